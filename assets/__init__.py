@@ -1,0 +1,1 @@
+"""Dagster assets: one per pipeline, built from its YAML, and the tables that landed events maintain."""

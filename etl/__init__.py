@@ -1,0 +1,1 @@
+"""The engine: extract -> transform -> load over streams of Arrow batches. Knows nothing of Dagster."""

@@ -1,0 +1,234 @@
+"""What flows through the engine: batches with their origin, rows that broke rules, counts, reports, and the
+protocols of the two ends. Data flows one way: source -> rules -> destination.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from types import TracebackType
+from typing import Protocol, Self
+
+import pyarrow as pa
+
+Origin = Mapping[str, str | int]
+"""Where a row came from: {file, record} | {table, ...its key} | {url, page, index} | {topic, partition, offset}."""
+
+State = Mapping[str, object]
+"""What a source remembers between runs (JSON-serialisable): its cursor, the files it has loaded, ..."""
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """One rule that one row broke.
+
+    Args:
+        column: The column, by its name after `map` ("" for a rule on the whole row).
+        rule: The rule as the YAML file names it: `convert: integer`, `required`, `min: 0`, ...
+        message: What is wrong with the value, in words: "'12.5x' is not an integer".
+    """
+
+    column: str
+    rule: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class BadRow:
+    """A row for the quarantine.
+
+    Args:
+        row: Column -> value as text, exactly (as DuckDB casts it to VARCHAR); None is NULL. The row as it was
+            read, before any rule.
+        types: Column -> DuckDB type that brings the text back to the value: CAST(text AS type).
+        broken: Every rule that the row broke.
+        origin: Where it came from.
+    """
+
+    row: Mapping[str, str | None]
+    types: Mapping[str, str]
+    broken: Sequence[Broken]
+    origin: Origin
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Some rows as a source read them.
+
+    Args:
+        rows: The rows.
+        origin: Row index in this batch -> where that row came from (asked for bad rows only).
+        bad: What the source itself could not read as a row (a ragged CSV line: its text in column "line").
+            Counted as extracted and quarantined.
+        deduplicated: Rows that were read again (lag, ties) but had been loaded before, already left out of `rows`.
+            Counted as extracted and deduplicated.
+    """
+
+    rows: pa.RecordBatch
+    origin: Callable[[int], Origin]
+    bad: Sequence[BadRow] = ()
+    deduplicated: int = 0
+
+
+class Extraction(Protocol):
+    """One bounded reading of a source: its upper bound is fixed when it is opened."""
+
+    bytes_read: int
+
+    def __iter__(self) -> Iterator[Batch]: ...
+
+    def state(self) -> State | None:
+        """What to remember, once every batch has been taken; None if the source keeps no state."""
+        ...
+
+    def close(self) -> None:
+        """Frees connections and files; also before the end."""
+        ...
+
+
+class Source(Protocol):
+    """Where rows come from."""
+
+    label: str
+
+    def columns(self) -> list[str] | None:
+        """The columns' names, where they can be told without reading rows; None if not."""
+        ...
+
+    def open(self, state: State | None) -> Extraction:
+        """Starts a reading after `state` (None: from the beginning).
+
+        Raises:
+            SourceError: The source cannot be read.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Transformed:
+    """What the rules made of a batch: extracted = good + bad + filtered."""
+
+    good: pa.RecordBatch
+    bad: Sequence[BadRow]
+    filtered: int
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What a destination did with the rows it was given: given = inserted + updated + deduplicated.
+
+    `deduplicated` counts rows that were there already, unchanged, or that a newer version of the same key in the
+    same run (or in the table, with `version`) supersedes.
+    """
+
+    inserted: int
+    updated: int = 0
+    deduplicated: int = 0
+
+
+class Load(Protocol):
+    """One transaction of a destination: data, quarantine and state become visible together, or not at all."""
+
+    def write(self, rows: pa.RecordBatch) -> None:
+        """Takes rows; they are not visible before `commit`."""
+        ...
+
+    def quarantine(self, rows: Sequence[BadRow]) -> None:
+        """Takes bad rows; a row that is in the quarantine already (same origin, same text) is kept once."""
+        ...
+
+    def loaded(self) -> Loaded:
+        """Finishes the writing, inside the transaction, and counts what it did. No `write` after it."""
+        ...
+
+    def commit(self, state: State | None) -> None:
+        """Publishes data, quarantine and state together."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Rolls back, unless committed."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantined:
+    """A bad row as the quarantine keeps it.
+
+    Args:
+        id: Hash of pipeline, origin and row: the same row read twice is one.
+        pipeline: The pipeline's name.
+        run_id: The run that found it.
+        at: When.
+        bad: The row, its broken rules, its origin.
+    """
+
+    id: str
+    pipeline: str
+    run_id: str
+    at: datetime
+    bad: BadRow
+
+
+class Destination(Protocol):
+    """Where rows go, with the pipeline's state and quarantine beside them."""
+
+    label: str
+
+    def state(self) -> State | None:
+        """What the last committed run remembered; None before the first."""
+        ...
+
+    def begin(self, run_id: str, *, replayed: Sequence[str] = ()) -> Load:
+        """Starts a load. `replayed`: quarantine ids that leave the quarantine when the load commits."""
+        ...
+
+    def quarantined(self, limit: int | None = None) -> list[Quarantined]:
+        """The pipeline's quarantine, oldest first."""
+        ...
+
+    def drop_quarantined(self, ids: Sequence[str]) -> int:
+        """Removes rows from the quarantine for good; returns how many."""
+        ...
+
+
+@dataclass(slots=True)
+class RunReport:
+    """What a run did: extracted = loaded + filtered + quarantined + deduplicated."""
+
+    pipeline: str
+    run_id: str
+    source: str
+    destination: str
+    extracted: int = 0
+    inserted: int = 0
+    updated: int = 0
+    filtered: int = 0
+    quarantined: int = 0
+    deduplicated: int = 0
+    bytes_read: int = 0
+    seconds: float = 0.0
+    peak_memory: int = 0
+    state_before: State | None = None
+    state_after: State | None = None
+    schema: Mapping[str, str] = field(default_factory=dict)
+    preview: Sequence[Mapping[str, object]] = ()
+    rejected: Sequence[BadRow] = ()
+
+    @property
+    def loaded(self) -> int:
+        """Rows that are now in the destination because of this run."""
+        return self.inserted + self.updated
+
+    @property
+    def balanced(self) -> bool:
+        """Whether every row is accounted for (promise 1)."""
+        return self.extracted == self.loaded + self.filtered + self.quarantined + self.deduplicated
+
+
+Progress = Callable[[RunReport], None]
+"""Called with the counts so far, after each batch."""

@@ -1,0 +1,1 @@
+"""One ASGI app in front of everything: today the webhook receiver."""

@@ -1,0 +1,1 @@
+"""What landed events do to tables: one module a provider. Knows nothing of Dagster."""

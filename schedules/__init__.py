@@ -1,0 +1,1 @@
+"""Dagster schedules: timed syncs, read from the pipelines' own YAML."""
