@@ -41,7 +41,8 @@ class BadRow:
     Args:
         row: Column -> value as text, exactly (as DuckDB casts it to VARCHAR); None is NULL. The row as it was
             read, before any rule.
-        types: Column -> DuckDB type that brings the text back to the value: CAST(text AS type).
+        types: Column -> DuckDB type that brings the text back to the value: CAST(text AS type). Empty if the
+            source could not even read a row (a ragged line): such text cannot be replayed.
         broken: Every rule that the row broke.
         origin: Where it came from.
     """

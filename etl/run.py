@@ -1,0 +1,261 @@
+"""Runs a pipeline: source -> rules -> destination, in one pass, and proves where every row went."""
+
+from __future__ import annotations
+
+import logging
+import resource
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+
+import pyarrow as pa
+from filelock import FileLock, Timeout
+
+from errors import AccountingError, InvalidRowsError, PivotalError
+from etl.destinations import open_destination
+from etl.nested import flatten
+from etl.pipeline import Pipeline
+from etl.replay import QuarantineSource
+from etl.rules import Rules
+from etl.sources import open_source
+from etl.stream import BadRow, Batch, Broken, Extraction, Load, Progress, RunReport, Source, State
+from events.envelope import Event, Metadata, new_id
+from events.log import open_log
+from settings import get_settings
+
+SAMPLE = 5
+"""Rows of each kind (loaded, rejected) that a report shows."""
+
+logger = logging.getLogger(__name__)
+
+
+def run_pipeline(
+    pipeline: Pipeline,
+    *,
+    run_id: str | None = None,
+    progress: Progress | None = None,
+    full_refresh: bool = False,
+    replay: bool = False,
+) -> RunReport:
+    """Runs a pipeline once, from where its last run stopped, and says on the event log how it ended.
+
+    Args:
+        pipeline: The pipeline.
+        run_id: Names the run; the same id again replaces what that run wrote to files. A new UUIDv7 if not given.
+        progress: Called after each batch with the counts so far.
+        full_refresh: Forget the state and read everything; an `append` destination is replaced.
+        replay: Read the pipeline's quarantine instead of its source; the state stays as it is.
+
+    Returns:
+        The report: extracted = loaded + filtered + quarantined + deduplicated.
+
+    Raises:
+        AccountingError: The counts do not add up; nothing was published.
+        InvalidRowsError: A row broke a rule and the pipeline says `on_invalid: fail`; nothing was published.
+        PivotalError: The source, the rules or the destination failed; nothing was published.
+    """
+    run_id = run_id or new_id()
+    try:
+        with _only_run_of(pipeline):
+            report = _run(
+                _replacing(pipeline) if full_refresh else pipeline, run_id, progress, full_refresh, replay
+            )
+    except PivotalError as error:
+        _announce(pipeline, run_id, "failed", {"error": type(error).__name__, "message": error.message})
+        raise
+    _announce(pipeline, run_id, "completed", _counts(report))
+    return report
+
+
+def _run(
+    pipeline: Pipeline, run_id: str, progress: Progress | None, full_refresh: bool, replay: bool
+) -> RunReport:
+    started = time.monotonic()
+    destination = open_destination(pipeline)
+    state = None if full_refresh else destination.state()
+    waiting = QuarantineSource(destination.quarantined()) if replay else None
+    source: Source = waiting or open_source(pipeline)
+    report = RunReport(pipeline.name, run_id, source.label, destination.label, state_before=state)
+    with (
+        closing(source.open(state)) as extraction,
+        destination.begin(run_id, replayed=waiting.ids if waiting else ()) as load,
+    ):
+        _stream(pipeline, extraction, load, report, progress)
+        report.state_after = extraction.state() or state
+        _settle(load, report)
+        load.commit(extraction.state())
+    report.bytes_read = extraction.bytes_read
+    report.seconds = time.monotonic() - started
+    report.peak_memory = _peak_memory()
+    return report
+
+
+def _stream(
+    pipeline: Pipeline, extraction: Extraction, load: Load, report: RunReport, progress: Progress | None
+) -> None:
+    with closing(Rules(pipeline.transform)) as rules:
+        for batch in extraction:
+            done = rules.apply(batch)
+            rows, bad = flatten(done.good), [*batch.bad, *done.bad]
+            if bad and pipeline.on_invalid == "fail":
+                raise _invalid(pipeline, bad[0])
+            load.write(rows)
+            load.quarantine(bad)
+            _count(report, batch, rows, bad, done.filtered)
+            if progress:
+                progress(report)
+
+
+def _count(
+    report: RunReport, batch: Batch, rows: pa.RecordBatch, bad: Sequence[BadRow], filtered: int
+) -> None:
+    report.extracted += batch.rows.num_rows + len(batch.bad) + batch.deduplicated
+    report.deduplicated += batch.deduplicated
+    report.filtered += filtered
+    report.quarantined += len(bad)
+    report.schema = {field.name: str(field.type) for field in rows.schema}
+    report.preview = report.preview or rows.slice(0, SAMPLE).to_pylist()
+    report.rejected = [*report.rejected, *bad][:SAMPLE]
+
+
+def _settle(load: Load, report: RunReport) -> None:
+    loaded = load.loaded()
+    report.inserted, report.updated = loaded.inserted, loaded.updated
+    report.deduplicated += loaded.deduplicated
+    if not report.balanced:
+        raise AccountingError(
+            f"pipeline {report.pipeline}: {report.extracted} rows extracted, but {report.loaded} loaded "
+            f"+ {report.filtered} filtered + {report.quarantined} quarantined + {report.deduplicated} deduplicated",
+            hint="nothing was published; this is a bug: please report it with the pipeline file",
+        )
+
+
+def _replacing(pipeline: Pipeline) -> Pipeline:
+    """A full refresh must not append what is there already."""
+    if pipeline.destination.write != "append":
+        return pipeline
+    destination = pipeline.destination.model_copy(update={"write": "replace"})
+    return pipeline.model_copy(update={"destination": destination})
+
+
+@contextmanager
+def _only_run_of(pipeline: Pipeline) -> Iterator[None]:
+    """Holds the pipeline's lock; the kernel lets go of it when a run dies."""
+    settings = get_settings()
+    path = settings.path(f"data/locks/{pipeline.name}.lock")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(path, timeout=settings.lock_timeout):
+            yield
+    except Timeout:
+        raise PivotalError(
+            f"pipeline {pipeline.name}: another run is in progress (waited {settings.lock_timeout:g} s)",
+            hint="wait for it to end, or raise PIVOTAL_LOCK_TIMEOUT",
+            retryable=True,
+        ) from None
+
+
+def _invalid(pipeline: Pipeline, bad: BadRow) -> InvalidRowsError:
+    origin = ", ".join(f"{key} {value}" for key, value in bad.origin.items())
+    rules = "; ".join(f"{broken.column}: {broken.message} ({broken.rule})" for broken in bad.broken)
+    return InvalidRowsError(
+        f"pipeline {pipeline.name}: a row broke a rule ({origin}): {rules}",
+        hint="nothing was loaded; mend the row, or say `on_invalid: quarantine` to set such rows aside",
+    )
+
+
+def _peak_memory() -> int:
+    """The process's peak resident memory, in bytes (Linux counts in KiB, macOS in bytes)."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _counts(report: RunReport) -> dict[str, object]:
+    names = (
+        "extracted",
+        "inserted",
+        "updated",
+        "filtered",
+        "quarantined",
+        "deduplicated",
+        "bytes_read",
+        "seconds",
+    )
+    return {name: getattr(report, name) for name in names}
+
+
+def _announce(pipeline: Pipeline, run_id: str, outcome: str, data: Mapping[str, object]) -> None:
+    """Publishes how a run ended. The rows are where they belong by now: a log out of order must not undo that."""
+    event = Event(
+        type=f"pivotal.pipeline.{outcome}",
+        aggregate_type="pipeline",
+        aggregate_id=pipeline.name,
+        data={
+            "source": pipeline.source.type,
+            "destination": pipeline.destination.type,
+            "run_id": run_id,
+            **data,
+        },
+        metadata=Metadata(
+            source="pivotal/etl", dedupe_key=f"{run_id}/{outcome}/{new_id()}", correlation_id=run_id
+        ),
+    )
+    try:
+        with closing(open_log(get_settings().events_url)) as log:
+            log.publish([event])
+    except PivotalError as error:
+        logger.warning(
+            "pipeline %s: its %s event was not published: %s", pipeline.name, outcome, error.message
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class PreviewRow:
+    """A row as it was read, beside what the rules make of it.
+
+    Args:
+        source: The row as it was read.
+        result: The row as it would be loaded; None if it is filtered or broken.
+        broken: The rules that it breaks.
+        filtered: Whether `filter` leaves it out.
+    """
+
+    source: Mapping[str, object]
+    result: Mapping[str, object] | None
+    broken: Sequence[Broken]
+    filtered: bool
+
+
+def preview(pipeline: Pipeline, limit: int) -> list[PreviewRow]:
+    """What a run would make of its first rows; writes nothing and moves no cursor.
+
+    Args:
+        pipeline: The pipeline.
+        limit: How many rows to read at most.
+
+    Raises:
+        PivotalError: The source or the rules failed.
+    """
+    rows: list[PreviewRow] = []
+    state = open_destination(pipeline).state()
+    with (
+        closing(open_source(pipeline).open(state)) as extraction,
+        closing(Rules(pipeline.transform)) as rules,
+    ):
+        for batch in extraction:
+            rows += [PreviewRow(bad.row, None, bad.broken, filtered=False) for bad in batch.bad]
+            for index in range(min(batch.rows.num_rows, limit - len(rows))):
+                rows.append(_preview_row(rules, batch, index))
+            if len(rows) >= limit:
+                break
+    return rows[:limit]
+
+
+def _preview_row(rules: Rules, batch: Batch, index: int) -> PreviewRow:
+    one = batch.rows.slice(index, 1)
+    done = rules.apply(Batch(one, lambda _: batch.origin(index)))
+    result = flatten(done.good).to_pylist()[0] if done.good.num_rows else None
+    broken = done.bad[0].broken if done.bad else ()
+    return PreviewRow(one.to_pylist()[0], result, broken, filtered=done.filtered == 1)
