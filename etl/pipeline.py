@@ -101,9 +101,7 @@ class FileSource(Model):
     format: Literal["csv", "ndjson", "json", "parquet"] | None = Field(
         None, description="Told by the name if not given."
     )
-    delimiter: Annotated[str, StringConstraints(min_length=1, max_length=1)] = Field(
-        ",", description="CSV only."
-    )
+    delimiter: Annotated[str, StringConstraints(min_length=1, max_length=1)] = Field(",", description="CSV only.")
     encoding: Text = Field("utf-8", description="CSV only.")
     incremental: bool = Field(False, description="Load each file (path, size, modification time) once.")
 
@@ -225,9 +223,7 @@ class Transform(Model):
     map: dict[Text, Text] = Field(
         {}, description='Rename: {old: new}; nested: {address.city: city}; "*": "*" keeps the rest.'
     )
-    convert: dict[Text, Type] = Field(
-        {}, description="Column -> type; what does not convert exactly is a broken rule."
-    )
+    convert: dict[Text, Type] = Field({}, description="Column -> type; what does not convert exactly is a broken rule.")
     checks: dict[Text, Checks] = Field({}, alias="validate", description="Column -> what its values must be.")
     derive: dict[Text, Text] = Field({}, description="New column -> SQL expression over the row's columns.")
     filter: list[Text] = Field([], description="SQL predicates; a row stays if all of them are true.")
@@ -255,9 +251,7 @@ class DatabaseDestination(Model):
     table: Text = Field(description="Table, with its schema where it has one: analytics.orders.")
     write: Literal["append", "replace", "merge"]
     key: list[Text] = Field([], description="Columns that identify a row; `merge` needs them.")
-    version: Text | None = Field(
-        None, description="With `merge`: update a row only if this column is not older."
-    )
+    version: Text | None = Field(None, description="With `merge`: update a row only if this column is not older.")
 
     @model_validator(mode="after")
     def _merge_has_key(self) -> Self:

@@ -7,7 +7,7 @@ import resource
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -20,7 +20,7 @@ from etl.pipeline import Pipeline
 from etl.replay import QuarantineSource
 from etl.rules import Rules
 from etl.sources import open_source
-from etl.stream import BadRow, Batch, Broken, Extraction, Load, Progress, RunReport, Source, State
+from etl.stream import BadRow, Batch, Broken, Extraction, Load, Progress, RunReport, Source
 from events.envelope import Event, Metadata, new_id
 from events.log import open_log
 from settings import get_settings
@@ -43,7 +43,7 @@ def run_pipeline(
 
     Args:
         pipeline: The pipeline.
-        run_id: Names the run; the same id again replaces what that run wrote to files. A new UUIDv7 if not given.
+        run_id: Names the run; the same id again replaces what that run wrote to files. Default: a UUIDv7.
         progress: Called after each batch with the counts so far.
         full_refresh: Forget the state and read everything; an `append` destination is replaced.
         replay: Read the pipeline's quarantine instead of its source; the state stays as it is.
@@ -59,9 +59,7 @@ def run_pipeline(
     run_id = run_id or new_id()
     try:
         with _only_run_of(pipeline):
-            report = _run(
-                _replacing(pipeline) if full_refresh else pipeline, run_id, progress, full_refresh, replay
-            )
+            report = _run(_replacing(pipeline) if full_refresh else pipeline, run_id, progress, full_refresh, replay)
     except PivotalError as error:
         _announce(pipeline, run_id, "failed", {"error": type(error).__name__, "message": error.message})
         raise
@@ -69,9 +67,7 @@ def run_pipeline(
     return report
 
 
-def _run(
-    pipeline: Pipeline, run_id: str, progress: Progress | None, full_refresh: bool, replay: bool
-) -> RunReport:
+def _run(pipeline: Pipeline, run_id: str, progress: Progress | None, full_refresh: bool, replay: bool) -> RunReport:
     started = time.monotonic()
     destination = open_destination(pipeline)
     state = None if full_refresh else destination.state()
@@ -108,9 +104,7 @@ def _stream(
                 progress(report)
 
 
-def _count(
-    report: RunReport, batch: Batch, rows: pa.RecordBatch, bad: Sequence[BadRow], filtered: int
-) -> None:
+def _count(report: RunReport, batch: Batch, rows: pa.RecordBatch, bad: Sequence[BadRow], filtered: int) -> None:
     report.extracted += batch.rows.num_rows + len(batch.bad) + batch.deduplicated
     report.deduplicated += batch.deduplicated
     report.filtered += filtered
@@ -126,8 +120,8 @@ def _settle(load: Load, report: RunReport) -> None:
     report.deduplicated += loaded.deduplicated
     if not report.balanced:
         raise AccountingError(
-            f"pipeline {report.pipeline}: {report.extracted} rows extracted, but {report.loaded} loaded "
-            f"+ {report.filtered} filtered + {report.quarantined} quarantined + {report.deduplicated} deduplicated",
+            f"pipeline {report.pipeline}: extracted {report.extracted} rows, but loaded {report.loaded} + filtered "
+            f"{report.filtered} + quarantined {report.quarantined} + deduplicated {report.deduplicated}",
             hint="nothing was published; this is a bug: please report it with the pipeline file",
         )
 
@@ -187,7 +181,7 @@ def _counts(report: RunReport) -> dict[str, object]:
 
 
 def _announce(pipeline: Pipeline, run_id: str, outcome: str, data: Mapping[str, object]) -> None:
-    """Publishes how a run ended. The rows are where they belong by now: a log out of order must not undo that."""
+    """Publishes how a run ended. Its rows are settled by now: a log that is out of order must not fail it."""
     event = Event(
         type=f"pivotal.pipeline.{outcome}",
         aggregate_type="pipeline",
@@ -198,17 +192,13 @@ def _announce(pipeline: Pipeline, run_id: str, outcome: str, data: Mapping[str, 
             "run_id": run_id,
             **data,
         },
-        metadata=Metadata(
-            source="pivotal/etl", dedupe_key=f"{run_id}/{outcome}/{new_id()}", correlation_id=run_id
-        ),
+        metadata=Metadata(source="pivotal/etl", dedupe_key=f"{run_id}/{outcome}/{new_id()}", correlation_id=run_id),
     )
     try:
         with closing(open_log(get_settings().events_url)) as log:
             log.publish([event])
     except PivotalError as error:
-        logger.warning(
-            "pipeline %s: its %s event was not published: %s", pipeline.name, outcome, error.message
-        )
+        logger.warning("pipeline %s: its %s event was not published: %s", pipeline.name, outcome, error.message)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
-"""What flows through the engine: batches with their origin, rows that broke rules, counts, reports, and the
-protocols of the two ends. Data flows one way: source -> rules -> destination.
+"""What flows through the engine, and the protocols of its two ends.
+
+Data flows one way: source -> rules -> destination.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Protocol, Self
 import pyarrow as pa
 
 Origin = Mapping[str, str | int]
-"""Where a row came from: {file, record} | {table, ...its key} | {url, page, index} | {topic, partition, offset}."""
+"""Where a row came from: {file, record}, {table, its key}, {url, page, index}, {topic, partition, offset}."""
 
 State = Mapping[str, object]
 """What a source remembers between runs (JSON-serialisable): its cursor, the files it has loaded, ..."""
@@ -62,7 +63,7 @@ class Batch:
         origin: Row index in this batch -> where that row came from (asked for bad rows only).
         bad: What the source itself could not read as a row (a ragged CSV line: its text in column "line").
             Counted as extracted and quarantined.
-        deduplicated: Rows that were read again (lag, ties) but had been loaded before, already left out of `rows`.
+        deduplicated: Rows that were read again (lag, ties) but had been loaded before: not in `rows`.
             Counted as extracted and deduplicated.
     """
 
@@ -119,8 +120,8 @@ class Transformed:
 class Loaded:
     """What a destination did with the rows it was given: given = inserted + updated + deduplicated.
 
-    `deduplicated` counts rows that were there already, unchanged, or that a newer version of the same key in the
-    same run (or in the table, with `version`) supersedes.
+    `deduplicated` counts rows that were there already, unchanged, or that a newer version of the same key
+    supersedes, in the same run or (with `version`) in the table.
     """
 
     inserted: int
