@@ -1,0 +1,153 @@
+"""A database that rows are loaded into: tables, quarantine and state change in one transaction.
+
+Pipelines come here through `etl.destinations.open_destination`; projections use it as it is:
+
+    warehouse = open_warehouse("duckdb:///data/warehouse.duckdb")
+    with warehouse.transaction() as tx:
+        for target, rows in changes:
+            writer = tx.writer(target)
+            writer.write(rows)
+            counts[target.table] = writer.finish()
+        tx.save_state("projections/stripe", run_id, {"sequence": 42})
+        tx.commit()
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Literal, Protocol, Self
+
+import pyarrow as pa
+
+from errors import DestinationError
+from etl.stream import BadRow, Loaded, Quarantined, State
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A table, and how rows get into it.
+
+    The table (and its schema) is made from the first rows if it is missing, with `key` as its primary key; columns
+    that the table lacks are added. A column of NULLs only gets no column in the table before it has a type.
+
+    Args:
+        table: `orders` or `analytics.orders`.
+        write: append; replace (readers see the old or the new rows, never neither); merge by `key`.
+        key: Columns that identify a row. Never NULL.
+        version: With `merge`: a row is updated only by one whose version is not older; the highest one of a
+            transaction wins. Without it the last row wins.
+    """
+
+    table: str
+    write: Literal["append", "replace", "merge"]
+    key: Sequence[str] = ()
+    version: str | None = None
+
+
+class Writer(Protocol):
+    """Puts rows into one table."""
+
+    def write(self, rows: pa.RecordBatch) -> None:
+        """Takes rows; memory stays bounded however many there are.
+
+        Raises:
+            DestinationError: A column's type does not fit the table's, or the database refuses the rows.
+        """
+        ...
+
+    def finish(self) -> Loaded:
+        """Ends the writing, inside the transaction, and counts by the database's own counts what it did.
+
+        Raises:
+            DestinationError: As for `write`; a key is NULL or, for `append` and `replace`, there already.
+        """
+        ...
+
+
+class Transaction(Protocol):
+    """Everything between its start and `commit` becomes visible together, or not at all. For one thread at a time."""
+
+    def writer(self, target: Target) -> Writer:
+        """Starts writing into a table; several may be open; each is finished before `commit`."""
+        ...
+
+    def quarantine(self, name: str, run_id: str, rows: Sequence[BadRow]) -> None:
+        """Puts rows into the quarantine of the pipeline (or projection) `name`; the same row again is kept once."""
+        ...
+
+    def drop_quarantined(self, name: str, ids: Sequence[str]) -> int:
+        """Takes rows out of the quarantine of `name`; returns how many were there."""
+        ...
+
+    def save_state(self, name: str, run_id: str, state: State) -> None:
+        """Remembers the state of `name`, instead of what was remembered before."""
+        ...
+
+    def commit(self) -> None:
+        """Publishes everything.
+
+        Raises:
+            DestinationError: Nothing was published; `retryable` tells whether doing all of it again can help.
+        """
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Rolls back, unless committed."""
+        ...
+
+
+class Warehouse(Protocol):
+    """A database. Holds nothing open between calls.
+
+    Args:
+        label: The URL, without its password.
+    """
+
+    label: str
+
+    def transaction(self) -> Transaction:
+        """Starts a transaction. Embedded databases let one write at a time: they are opened (and waited for, up to
+        `PIVOTAL_LOCK_TIMEOUT`) when the first writer finishes, so that slow sources keep nobody waiting.
+        """
+        ...
+
+    def state(self, name: str) -> State | None:
+        """What `save_state` last committed for `name`; None if nothing."""
+        ...
+
+    def quarantined(self, name: str, limit: int | None = None) -> list[Quarantined]:
+        """The quarantine of `name`, oldest first."""
+        ...
+
+
+def open_warehouse(url: str) -> Warehouse:
+    """The database at a URL. Opens no connection yet.
+
+    Args:
+        url: `duckdb:///file`, `sqlite:///file` (relative ones start from the project's root) or `postgresql://...`.
+
+    Raises:
+        DestinationError: The URL is of none of these kinds, or cannot be read.
+    """
+    kind = url.partition(":")[0].partition("+")[0]
+    if kind == "duckdb":
+        from etl.destinations.duckdb import DuckDBWarehouse
+
+        return DuckDBWarehouse(url)
+    if kind == "sqlite":
+        from etl.destinations.sqlite import SQLiteWarehouse
+
+        return SQLiteWarehouse(url)
+    if kind in {"postgresql", "postgres"}:
+        from etl.destinations.postgres import PostgresWarehouse
+
+        return PostgresWarehouse(url)
+    raise DestinationError(
+        f"no warehouse of the kind {kind!r}", hint="write duckdb:///file, sqlite:///file or postgresql://..."
+    )
