@@ -91,19 +91,23 @@ class IntegrationError(PivotalError):
         service: The service's name (`stripe`, `sendgrid`, ...).
         operation: What was asked of it (`customers.create`).
         status: HTTP status, where there was an answer.
+        code: The service's own name of the failure (`card_declined`).
         request_id: The service's own id of the call, for its support desk.
+        retry_after: Seconds that the service asked to be left alone.
         hint: As in `PivotalError`.
-        retryable: As in `PivotalError`.
+        retryable: As in `PivotalError`; False as well if the call may have been done and must not be done twice.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  (all but the message are named)
         self,
         message: str,
         *,
         service: str,
         operation: str,
         status: int | None = None,
+        code: str | None = None,
         request_id: str | None = None,
+        retry_after: float | None = None,
         hint: str | None = None,
         retryable: bool = False,
     ) -> None:
@@ -111,4 +115,6 @@ class IntegrationError(PivotalError):
         self.service = service
         self.operation = operation
         self.status = status
+        self.code = code
         self.request_id = request_id
+        self.retry_after = retry_after
