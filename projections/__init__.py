@@ -1,1 +1,35 @@
 """What landed events do to tables: one module a provider. Knows nothing of Dagster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from events.envelope import Event
+from projections import sendgrid, stripe
+from projections.tables import Row
+
+PROJECTIONS: Mapping[str, Callable[[Event], Sequence[Row]]] = {
+    "sendgrid": sendgrid.project,
+    "stripe": stripe.project,
+}
+"""By the first part of an event's type. A projection is a pure function of one event."""
+
+PATTERNS = tuple(f"{source}.*" for source in PROJECTIONS)
+"""The types of the events that projections take."""
+
+TABLES: Sequence[type[Row]] = (
+    stripe.Subscription,
+    stripe.Invoice,
+    sendgrid.EmailMessage,
+    sendgrid.EmailSuppression,
+)
+"""The tables that landed events maintain."""
+
+
+def project(event: Event) -> Sequence[Row]:
+    """The rows that an event tells of.
+
+    Raises:
+        ProjectionError: The event is not what its type promises.
+    """
+    return PROJECTIONS[event.type.partition(".")[0]](event)

@@ -1,0 +1,206 @@
+"""Landed events -> tables: the same for a sensor's run, the long-lived worker and a replay.
+
+A portion of the log is read, projected, and written in one transaction with the position it reaches: killed anywhere,
+the next call starts where the last commit ended. A poisoned event is put on the dead-letter list before that commit
+(killed between the two, it is there once more or once, never not at all) and the others go on, also later ones of the
+same aggregate: each of their rows is made of one event alone and carries its version, so nothing has to wait, and
+`replay` of the poisoned event after a fix cannot overwrite what is newer.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+from errors import PivotalError
+from etl.destinations.warehouse import Target, Warehouse
+from etl.stream import Loaded
+from events.log import EventLog, Recorded
+from projections import PATTERNS, TABLES, project
+from projections.tables import Row, columns
+
+SUBSCRIPTION = "projections"
+"""The name of the dead-letter list, and of the state in the warehouse."""
+
+PORTION = 1000
+"""Events in a transaction: what is in memory at once."""
+
+_ARROW = {
+    "text": pa.string(),
+    "bigint": pa.int64(),
+    "boolean": pa.bool_(),
+    "timestamp with time zone": pa.timestamp("us", tz="UTC"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Dead:
+    """An event that could not be applied.
+
+    Args:
+        sequence: Its place in the log.
+        type: Its type.
+        error: Why, in words.
+    """
+
+    sequence: int
+    type: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What happened to one table.
+
+    Args:
+        loaded: Its counts: rows = inserted + updated + deduplicated.
+        first: Sequence of the first event that gave it a row.
+        last: Sequence of the last one.
+        preview: The last rows it was given, five at most.
+    """
+
+    loaded: Loaded
+    first: int
+    last: int
+    preview: Sequence[Mapping[str, object]]
+
+    def __add__(self, later: Change) -> Change:
+        """Both, one after the other."""
+        one, two = self.loaded, later.loaded
+        counts = Loaded(one.inserted + two.inserted, one.updated + two.updated, one.deduplicated + two.deduplicated)
+        return Change(counts, self.first, later.last, later.preview)
+
+
+@dataclass(slots=True)
+class Applied:
+    """What applying events did.
+
+    Args:
+        position: Every event up to this sequence is in the tables or on the dead-letter list.
+        events: How many events were read.
+        tables: Table -> what happened to it; tables that were given no row are not there.
+        dead: The events that could not be applied.
+    """
+
+    position: int
+    events: int = 0
+    tables: dict[str, Change] = field(default_factory=dict)
+    dead: list[Dead] = field(default_factory=list)
+
+
+def position(warehouse: Warehouse) -> int:
+    """The sequence up to which the tables hold every event; 0 before the first.
+
+    Raises:
+        DestinationError: The warehouse cannot be read.
+    """
+    state = warehouse.state(SUBSCRIPTION) or {}
+    return int(str(state.get("position", 0)))
+
+
+def apply_range(
+    log: EventLog, warehouse: Warehouse, after: int | None, until: int, *, run_id: str, portion: int = PORTION
+) -> Applied:
+    """Brings the tables up to an event. Events that were applied before change nothing.
+
+    Args:
+        log: Where the events are.
+        warehouse: Where the tables are.
+        after: Start behind this sequence; behind the warehouse's own position if that is lower (a warehouse that is
+            new, or was set back, becomes whole again) or if it is None.
+        until: The last sequence to apply.
+        run_id: Who does it.
+        portion: Events in a transaction.
+
+    Raises:
+        EventLogError: The log cannot be read, or a poisoned event cannot be put aside.
+        DestinationError: The warehouse cannot be written; what was committed before stays.
+    """
+    applied = Applied(position=position(warehouse))
+    after = applied.position if after is None else min(after, applied.position)
+    while after < until:
+        recorded = log.read(after, portion, until=until, types=PATTERNS)
+        after = recorded[-1].sequence if len(recorded) == portion else until
+        rows, dead = _project(recorded)
+        for event, error in dead:
+            log.bury(SUBSCRIPTION, event, error, attempts=1)
+        applied.position = max(applied.position, after)
+        _account(applied, recorded, dead, _commit(warehouse, rows, run_id, applied.position))
+    return applied
+
+
+def replay(log: EventLog, warehouse: Warehouse, sequences: Iterable[int] | None = None, *, run_id: str) -> Applied:
+    """Applies dead letters again; those that now work leave the list.
+
+    Args:
+        log: Where the events are.
+        warehouse: Where the tables are.
+        sequences: Which ones; all if not given.
+        run_id: Who does it.
+
+    Raises:
+        EventLogError: The log cannot be read or written.
+        DestinationError: The warehouse cannot be written; the dead letters stay.
+    """
+    wanted = None if sequences is None else set(sequences)
+    letters = [letter for letter in log.dead(SUBSCRIPTION) if wanted is None or letter.recorded.sequence in wanted]
+    recorded = [letter.recorded for letter in letters]
+    applied = Applied(position=position(warehouse))
+    rows, dead = _project(recorded)
+    _account(applied, recorded, dead, _commit(warehouse, rows, run_id, applied.position))
+    still = {event.sequence: error for event, error in dead}
+    for letter in letters:
+        if error := still.get(letter.recorded.sequence):
+            log.bury(SUBSCRIPTION, letter.recorded, error, letter.attempts + 1)
+    log.revive(SUBSCRIPTION, [event.sequence for event in recorded if event.sequence not in still])
+    return applied
+
+
+_Rows = Mapping[type[Row], Sequence[tuple[int, Row]]]
+_Poisoned = Sequence[tuple[Recorded, str]]
+
+
+def _project(recorded: Sequence[Recorded]) -> tuple[_Rows, _Poisoned]:
+    rows: dict[type[Row], list[tuple[int, Row]]] = defaultdict(list)
+    dead = []
+    for one in recorded:
+        try:
+            for row in project(one.event):
+                rows[type(row)].append((one.sequence, row))
+        except PivotalError as error:
+            dead.append((one, str(error)))
+        except Exception:  # noqa: BLE001  (whatever a projection raises, it poisons that event only)
+            dead.append((one, traceback.format_exc()))
+    return rows, dead
+
+
+def _commit(warehouse: Warehouse, rows: _Rows, run_id: str, reached: int) -> Mapping[str, Change]:
+    changes = {}
+    with warehouse.transaction() as transaction:
+        for table in (table for table in TABLES if table in rows):
+            writer = transaction.writer(Target(table.table, "merge", table.key, "version"))
+            writer.write(_batch(table, [row for _, row in rows[table]]))
+            changes[table.table] = _change(writer.finish(), rows[table])
+        transaction.save_state(SUBSCRIPTION, run_id, {"position": reached})
+        transaction.commit()
+    return changes
+
+
+def _batch(table: type[Row], rows: Sequence[Row]) -> pa.RecordBatch:
+    schema = pa.schema([pa.field(name, _ARROW[kind]) for name, (kind, _) in columns(table).items()])
+    return pa.RecordBatch.from_pylist([row.record() for row in rows], schema=schema)
+
+
+def _change(loaded: Loaded, rows: Sequence[tuple[int, Row]]) -> Change:
+    return Change(loaded, rows[0][0], rows[-1][0], [row.record() for _, row in rows[-5:]])
+
+
+def _account(applied: Applied, recorded: Sequence[Recorded], dead: _Poisoned, changes: Mapping[str, Change]) -> None:
+    applied.events += len(recorded)
+    applied.dead += [Dead(one.sequence, one.event.type, error.rstrip().rpartition("\n")[2]) for one, error in dead]
+    for table, change in changes.items():
+        applied.tables[table] = applied.tables[table] + change if table in applied.tables else change
