@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any
 
 import uuid_utils
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+
+from errors import PivotalError
+
+Name = Annotated[str, Field(min_length=1)]
 
 
 def new_id() -> str:
@@ -26,13 +31,13 @@ class Metadata(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    source: str
-    dedupe_key: str
-    correlation_id: str
-    causation_id: str | None = None
-    user_id: str | None = None
-    organization_id: str | None = None
-    trace_id: str | None = None
+    source: Name
+    dedupe_key: Name
+    correlation_id: Name
+    causation_id: Name | None = None
+    user_id: Name | None = None
+    organization_id: Name | None = None
+    trace_id: Name | None = None
 
 
 class Event(BaseModel):
@@ -52,10 +57,88 @@ class Event(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     type: str = Field(pattern=r"^[a-z0-9_]+(\.[a-z0-9_]+)*$", max_length=200)
-    aggregate_type: str
-    aggregate_id: str
+    aggregate_type: Name
+    aggregate_id: Name
     data: dict[str, Any]
     metadata: Metadata
-    id: str = Field(default_factory=new_id)
+    id: Name = Field(default_factory=new_id)
     timestamp: AwareDatetime = Field(default_factory=lambda: datetime.now(UTC))
     version: int = Field(1, ge=1)
+
+
+_EXTENSIONS = {
+    "dedupekey": "dedupe_key",
+    "correlationid": "correlation_id",
+    "causationid": "causation_id",
+    "userid": "user_id",
+    "organizationid": "organization_id",
+    "traceid": "trace_id",
+}
+"""CloudEvents extension attribute (lower-case letters and digits only) -> field of `Metadata`."""
+
+
+def to_cloudevent(event: Event) -> dict[str, Any]:
+    """The event in CloudEvents 1.0 structured JSON mode (https://github.com/cloudevents/spec/tree/v1.0.2).
+
+    Args:
+        event: The event. Its aggregate becomes `subject` and `aggregatetype`.
+    """
+    metadata = {name: getattr(event.metadata, field) for name, field in _EXTENSIONS.items()}
+    return {
+        "specversion": "1.0",
+        "id": event.id,
+        "source": event.metadata.source,
+        "type": event.type,
+        "time": event.timestamp.isoformat(),
+        "subject": event.aggregate_id,
+        "aggregatetype": event.aggregate_type,
+        "dataversion": event.version,
+        "datacontenttype": "application/json",
+        **{name: value for name, value in metadata.items() if value is not None},
+        "data": event.data,
+    }
+
+
+def from_cloudevent(cloudevent: Mapping[str, Any]) -> Event:
+    """The event that a CloudEvent 1.0 in structured JSON mode tells of, whoever made it.
+
+    Args:
+        cloudevent: The parsed JSON. Where `to_cloudevent`'s extensions are missing, the CloudEvent's own id stands in:
+            it is unique per source. Without `time`, it happened now.
+
+    Raises:
+        PivotalError: It is not a CloudEvent 1.0, or does not fit the envelope.
+    """
+    if cloudevent.get("specversion") != "1.0":
+        raise PivotalError("not a CloudEvent: specversion is not '1.0'", hint=_CLOUDEVENT_HINT)
+    own_id = cloudevent.get("id")
+    metadata = {field: cloudevent[name] for name, field in _EXTENSIONS.items() if name in cloudevent}
+    fields = {
+        "id": own_id,
+        "type": cloudevent.get("type"),
+        "timestamp": cloudevent.get("time", datetime.now(UTC)),
+        "aggregate_type": cloudevent.get("aggregatetype", "event"),
+        "aggregate_id": cloudevent.get("subject", own_id),
+        "version": cloudevent.get("dataversion", 1),
+        "data": cloudevent.get("data", {}),
+        "metadata": {
+            "source": cloudevent.get("source"),
+            "dedupe_key": own_id,
+            "correlation_id": own_id,
+            **metadata,
+        },
+    }
+    try:
+        return Event.model_validate(fields)
+    except ValidationError as error:
+        raise PivotalError(
+            f"the CloudEvent does not fit the envelope: {_reasons(error)}", hint=_CLOUDEVENT_HINT
+        ) from None
+
+
+_CLOUDEVENT_HINT = "see https://github.com/cloudevents/spec; `type` is lower case and dotted, `data` is an object"
+
+
+def _reasons(error: ValidationError) -> str:
+    found = error.errors(include_url=False, include_input=False, include_context=False)
+    return "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in found)

@@ -2,12 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from errors import EventLogError
 from events.envelope import Event
+from settings import get_settings
+
+
+def open_log(url: str) -> EventLog:
+    """Opens the event log, and makes it if it is not there.
+
+    Args:
+        url: `sqlite:///data/events.db` (relative to the settings' root) or `sqlite:////var/lib/events.db`.
+
+    Raises:
+        EventLogError: The URL names no log, or the log cannot be opened.
+    """
+    scheme, separator, path = url.partition(":///")
+    if not (scheme == "sqlite" and separator and path):
+        raise EventLogError(
+            f"an event log cannot be kept in {scheme.partition(':')[0]!r}",
+            hint="set PIVOTAL_EVENTS_URL to a file: sqlite:///data/events.db",
+        )
+    from events.sqlite import SqliteEventLog
+
+    return SqliteEventLog(get_settings().path(path))
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +83,19 @@ class EventLog(Protocol):
     def read(
         self, after: int, limit: int, *, until: int | None = None, types: Sequence[str] = ("*",)
     ) -> list[Recorded]:
-        """Events after the sequence `after` (and up to `until`), in order; `types` are patterns: `stripe.*`."""
+        """Events after the sequence `after` (and up to `until`), in order; `types` are patterns: `stripe.*`.
+
+        An event that is read is never followed by one with a lower sequence: who reads on from the last one that he
+        saw misses nothing. A pattern's `*` stands for any characters, dots too.
+        """
+        ...
+
+    def find(self, key: str) -> list[Recorded]:
+        """Events by their id or by their producer's id (`evt_...`), oldest first."""
+        ...
+
+    def counts(self) -> Mapping[str, int]:
+        """How many events there are of each type."""
         ...
 
     def head(self) -> int:
@@ -69,7 +103,7 @@ class EventLog(Protocol):
         ...
 
     def bury(self, subscription: str, recorded: Recorded, error: str, attempts: int) -> None:
-        """Puts an event on a subscription's dead-letter list (once)."""
+        """Puts an event on a subscription's dead-letter list; it is there once, with the latest error."""
         ...
 
     def dead(self, subscription: str | None = None) -> list[DeadLetter]:

@@ -1,0 +1,258 @@
+"""The event log in one SQLite file, which many processes write and read at once.
+
+One process at a time writes (BEGIN IMMEDIATE), and the sequence is given out inside that transaction: sequences become
+visible in the order in which they were given, so a reader never sees a gap that is filled later. WAL lets readers go on
+meanwhile; synchronous=FULL puts every commit on the disk before `publish` returns.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from errors import EventLogError
+from events.envelope import Event
+from events.log import DeadLetter, Recorded
+
+BUSY_TIMEOUT = 5.0
+"""Seconds to wait for another process's write before giving up."""
+
+_SCHEMA_VERSION = 1
+_SCHEMA = """
+    CREATE TABLE events (
+        sequence INTEGER PRIMARY KEY AUTOINCREMENT,
+        id TEXT NOT NULL,
+        type TEXT NOT NULL,
+        source TEXT NOT NULL,
+        dedupe_key TEXT NOT NULL,
+        recorded_at TEXT NOT NULL,
+        event TEXT NOT NULL
+    ) STRICT;
+    CREATE UNIQUE INDEX events_once ON events (dedupe_key, source);
+    CREATE INDEX events_by_id ON events (id);
+    CREATE INDEX events_by_type ON events (type);
+    CREATE TABLE dead_letters (
+        subscription TEXT NOT NULL,
+        sequence INTEGER NOT NULL REFERENCES events,
+        error TEXT NOT NULL,
+        attempts INTEGER NOT NULL,
+        at TEXT NOT NULL,
+        PRIMARY KEY (subscription, sequence)
+    ) STRICT, WITHOUT ROWID;
+"""
+_RECORDED = "SELECT sequence, event, recorded_at FROM events"
+
+_INSERT = """
+    INSERT INTO events (id, type, source, dedupe_key, recorded_at, event) VALUES (?, ?, ?, ?, ?, ?)
+    ON CONFLICT (dedupe_key, source) DO NOTHING
+"""
+_BURY = """
+    INSERT INTO dead_letters (subscription, sequence, error, attempts, at) VALUES (?, ?, ?, ?, ?)
+    ON CONFLICT DO UPDATE SET error = excluded.error, attempts = excluded.attempts, at = excluded.at
+"""
+_LAST_SEQUENCE = 2**63 - 1
+
+_BUSY = "another process holds it; try again"
+_PERMISSION = "let this user write the file and its folder"
+_HINTS = {
+    sqlite3.SQLITE_BUSY: _BUSY,
+    sqlite3.SQLITE_LOCKED: _BUSY,
+    sqlite3.SQLITE_FULL: "free space on its disk",
+    sqlite3.SQLITE_IOERR: "look after its disk",
+    sqlite3.SQLITE_CANTOPEN: _PERMISSION,
+    sqlite3.SQLITE_READONLY: _PERMISSION,
+    sqlite3.SQLITE_NOTADB: "PIVOTAL_EVENTS_URL must name a SQLite file, or one that is not there yet",
+    sqlite3.SQLITE_CORRUPT: "stop what writes it and bring the file back from a backup",
+}
+_PASSING = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}
+
+
+class SqliteEventLog:
+    """An `EventLog` in a SQLite file; threads may share it.
+
+    Args:
+        path: The file; it and its folder are made if they are not there. Not on a network file system (WAL).
+        busy_timeout: Seconds to wait for another process's write before giving up.
+
+    Raises:
+        EventLogError: The file cannot be opened, or a newer version of this project wrote it.
+    """
+
+    def __init__(self, path: Path, *, busy_timeout: float = BUSY_TIMEOUT) -> None:
+        self._path = path
+        self._lock = Lock()
+        with self._telling("opened"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._connection = _connect(path, busy_timeout)
+            self._file = path.stat().st_ino
+
+    def publish(self, events: Sequence[Event]) -> list[bool]:
+        """See `EventLog.publish`."""
+        now = _now()
+        rows = [_row(event, now) for event in events]
+        with self._writing() as connection:
+            return [connection.execute(_INSERT, row).rowcount == 1 for row in rows]
+
+    def read(
+        self, after: int, limit: int, *, until: int | None = None, types: Sequence[str] = ("*",)
+    ) -> list[Recorded]:
+        """See `EventLog.read`."""
+        matching = " OR ".join(["type GLOB ?"] * len(types)) or "FALSE"
+        # NOT INDEXED: in order, and no more than `limit`, the table is the shorter way than the index on types.
+        query = (
+            f"{_RECORDED} NOT INDEXED WHERE sequence > ? AND sequence <= ? AND ({matching}) ORDER BY sequence LIMIT ?"
+        )
+        rows = self._select(query, after, _LAST_SEQUENCE if until is None else until, *types, limit)
+        return [_recorded(*row) for row in rows]
+
+    def find(self, key: str) -> list[Recorded]:
+        """See `EventLog.find`."""
+        rows = self._select(f"{_RECORDED} WHERE id = ? OR dedupe_key = ? ORDER BY sequence", key, key)
+        return [_recorded(*row) for row in rows]
+
+    def head(self) -> int:
+        """See `EventLog.head`."""
+        return int(self._select("SELECT coalesce(max(sequence), 0) FROM events")[0][0])
+
+    def counts(self) -> Mapping[str, int]:
+        """See `EventLog.counts`."""
+        return dict(self._select("SELECT type, count(*) FROM events GROUP BY type ORDER BY type"))
+
+    def bury(self, subscription: str, recorded: Recorded, error: str, attempts: int) -> None:
+        """See `EventLog.bury`."""
+        with self._writing() as connection:
+            connection.execute(_BURY, (subscription, recorded.sequence, error, attempts, _now()))
+
+    def dead(self, subscription: str | None = None) -> list[DeadLetter]:
+        """See `EventLog.dead`."""
+        rows = self._select(
+            "SELECT subscription, error, attempts, at, sequence, event, recorded_at FROM dead_letters"
+            " JOIN events USING (sequence) WHERE ?1 IS NULL OR subscription = ?1 ORDER BY sequence, subscription",
+            subscription,
+        )
+        return [
+            DeadLetter(name, _recorded(*event), error, attempts, datetime.fromisoformat(at))
+            for name, error, attempts, at, *event in rows
+        ]
+
+    def revive(self, subscription: str, sequences: Iterable[int]) -> None:
+        """See `EventLog.revive`."""
+        with self._writing() as connection:
+            connection.executemany(
+                "DELETE FROM dead_letters WHERE subscription = ? AND sequence = ?",
+                [(subscription, sequence) for sequence in sequences],
+            )
+
+    def close(self) -> None:
+        """See `EventLog.close`."""
+        with self._lock:
+            self._connection.close()
+
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        """One transaction of the only writer; on the disk when the block is left."""
+        with self._lock, self._telling("written"):
+            self._check_file()
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._connection
+                self._connection.execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
+
+    def _select(self, query: str, *values: object) -> list[Any]:
+        with self._lock, self._telling("read"):
+            return self._connection.execute(query, values).fetchall()
+
+    def _check_file(self) -> None:
+        """A file that was removed takes writes until it is closed, and then they are gone."""
+        if not self._path.exists() or self._path.stat().st_ino != self._file:
+            raise EventLogError(
+                f"the event log {self._path} was removed while it was in use",
+                hint="start this process again, and everything else that uses the log",
+            )
+
+    @contextmanager
+    def _telling(self, what: str) -> Iterator[None]:
+        """Turns the driver's errors into ours."""
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CANTOPEN) & 0xFF
+            raise EventLogError(
+                f"the event log {self._path} cannot be {what}: {error}",
+                hint=_HINTS.get(code),
+                retryable=code in _PASSING,
+            ) from error
+
+
+def _connect(path: Path, busy_timeout: float) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, timeout=busy_timeout, isolation_level=None, check_same_thread=False)
+    try:
+        connection.execute("PRAGMA synchronous = FULL")
+        _use_wal(connection, busy_timeout)
+        _bring_up_to_date(connection, path)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _use_wal(connection: sqlite3.Connection, busy_timeout: float) -> None:
+    """SQLite does not wait by itself when two processes want to change the mode of a new file."""
+    deadline = time.monotonic() + busy_timeout
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return
+
+
+def _bring_up_to_date(connection: sqlite3.Connection, path: Path) -> None:
+    if (version := _schema_version(connection)) > _SCHEMA_VERSION:
+        raise EventLogError(
+            f"the event log {path} was written by a newer version of this project (schema {version})",
+            hint="install that version, or name another file in PIVOTAL_EVENTS_URL",
+        )
+    if version == _SCHEMA_VERSION:
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    if _schema_version(connection) == 0:  # else another process was faster
+        for statement in _SCHEMA.split(";"):
+            connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
+    connection.execute("COMMIT")
+
+
+def _schema_version(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _row(event: Event, now: str) -> tuple[str, ...]:
+    try:
+        text = event.model_dump_json()
+    except ValueError as error:
+        raise EventLogError(
+            f"event {event.type} ({event.metadata.dedupe_key!r}) cannot be written as JSON: {error}"
+        ) from error
+    return event.id, event.type, event.metadata.source, event.metadata.dedupe_key, now, text
+
+
+def _recorded(sequence: int, event: str, recorded_at: str) -> Recorded:
+    return Recorded(sequence, Event.model_validate_json(event), datetime.fromisoformat(recorded_at))
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="microseconds")
