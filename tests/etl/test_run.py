@@ -1,0 +1,187 @@
+"""A pipeline's run, from one end to the other."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+from errors import InvalidRowsError, PivotalError
+from etl.pipeline import Pipeline
+from etl.run import preview, run_pipeline
+from events.log import open_log
+from settings import get_settings
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty project folder that relative paths start from."""
+    monkeypatch.setenv("PIVOTAL_ROOT", str(tmp_path))
+    get_settings.cache_clear()
+    return tmp_path
+
+
+def pipeline(**parts: Any) -> Pipeline:
+    declared = {
+        "name": "payments",
+        "description": "Payments",
+        "source": {"type": "file", "path": "payments.csv"},
+        "transform": {
+            "convert": {"amount": "decimal(18,2)"},
+            "validate": {"id": {"required": True, "unique": True}, "amount": {"min": 0}},
+            "filter": ["kind <> 'test'"],
+        },
+        "destination": {
+            "type": "database",
+            "connection": "duckdb:///warehouse.duckdb",
+            "table": "payments",
+            "write": "append",
+        },
+    }
+    return Pipeline.model_validate(declared | parts)
+
+
+def rows(project: Path, query: str) -> list[tuple[Any, ...]]:
+    with duckdb.connect(str(project / "warehouse.duckdb"), read_only=True) as connection:
+        return connection.execute(query).fetchall()
+
+
+def write_payments(project: Path) -> None:
+    (project / "payments.csv").write_text(
+        "id,amount,kind\n1,10.50,card\n2,-1,card\n3,x,card\n4,7.00,test\n1,3.00,card\n5,0.10,cash\n6\n"
+    )
+
+
+def test_every_row_is_accounted_for(project: Path) -> None:
+    write_payments(project)
+    report = run_pipeline(pipeline())
+    assert (report.extracted, report.loaded, report.filtered, report.quarantined) == (7, 2, 1, 4)
+    assert report.balanced
+    assert rows(project, "SELECT id, amount::VARCHAR FROM payments ORDER BY id") == [("1", "10.50"), ("5", "0.10")]
+
+
+def test_progress_is_told_and_the_report_shows_samples(project: Path) -> None:
+    write_payments(project)
+    seen: list[int] = []
+    report = run_pipeline(pipeline(), progress=lambda so_far: seen.append(so_far.extracted))
+    assert seen[-1] == 7
+    assert report.preview[0]["id"] == "1"
+    assert {broken.rule for bad in report.rejected for broken in bad.broken} >= {"min: 0", "convert: decimal(18,2)"}
+
+
+def test_a_file_is_loaded_once(project: Path) -> None:
+    write_payments(project)
+    once = pipeline(source={"type": "file", "path": "payments.csv", "incremental": True})
+    run_pipeline(once)
+    again = run_pipeline(once)
+    assert (again.extracted, again.loaded) == (0, 0)
+    assert rows(project, "SELECT count(*) FROM payments") == [(2,)]
+
+
+def test_a_full_refresh_replaces_what_was_appended(project: Path) -> None:
+    write_payments(project)
+    once = pipeline(source={"type": "file", "path": "payments.csv", "incremental": True})
+    run_pipeline(once)
+    report = run_pipeline(once, full_refresh=True)
+    assert report.loaded == 2
+    assert rows(project, "SELECT count(*) FROM payments") == [(2,)]
+
+
+def test_on_invalid_fail_names_the_row_and_loads_nothing(project: Path) -> None:
+    write_payments(project)
+    with pytest.raises(InvalidRowsError, match=r"payments\.csv.*record 2.*amount.*min: 0") as caught:
+        run_pipeline(pipeline(on_invalid="fail"))
+    assert "quarantine" in str(caught.value)
+    assert rows(project, "SELECT table_name FROM duckdb_tables() WHERE table_name = 'payments'") == []
+
+
+def test_replay_after_a_fix_loads_what_now_passes(project: Path) -> None:
+    write_payments(project)
+    run_pipeline(pipeline())
+    fixed = pipeline(
+        transform={"convert": {"amount": "decimal(18,2)"}, "validate": {"id": {"required": True}}},
+    )
+    report = run_pipeline(fixed, replay=True)
+    # -1 and the second 1 pass now; x still does not convert; the ragged line is no row and stays where it is.
+    assert (report.extracted, report.loaded, report.quarantined) == (3, 2, 1)
+    assert rows(project, "SELECT count(*) FROM payments") == [(4,)]
+    assert rows(project, "SELECT count(*) FROM _pivotal_quarantine") == [(2,)]
+    again = run_pipeline(fixed, replay=True)
+    assert (again.extracted, again.loaded, again.quarantined) == (1, 0, 1)
+
+
+def test_a_replay_leaves_the_cursor_alone(project: Path) -> None:
+    write_payments(project)
+    once = pipeline(source={"type": "file", "path": "payments.csv", "incremental": True})
+    run_pipeline(once)
+    report = run_pipeline(once, replay=True)
+    assert report.state_after == report.state_before
+    assert run_pipeline(once).extracted == 0
+
+
+def test_preview_shows_source_beside_result_and_writes_nothing(project: Path) -> None:
+    write_payments(project)
+    shown = preview(pipeline(), limit=5)
+    assert [row.result is not None for row in shown] == [True, False, False, False, False]
+    assert shown[3].filtered
+    assert shown[1].broken[0].rule == "min: 0"
+    assert not (project / "warehouse.duckdb").exists() or rows(project, "SELECT count(*) FROM duckdb_tables()") == [
+        (0,)
+    ]
+
+
+def test_the_event_log_hears_how_a_run_ended(project: Path) -> None:
+    write_payments(project)
+    run_pipeline(pipeline(), run_id="run-1")
+    with pytest.raises(PivotalError):
+        run_pipeline(pipeline(source={"type": "file", "path": "nowhere.csv"}), run_id="run-2")
+    log = open_log(get_settings().events_url)
+    events = [recorded.event for recorded in log.read(0, 10)]
+    log.close()
+    assert [event.type for event in events] == ["pivotal.pipeline.completed", "pivotal.pipeline.failed"]
+    assert events[0].data["extracted"] == 7
+    assert events[1].metadata.correlation_id == "run-2"
+
+
+def test_a_second_run_waits_for_the_first_and_says_so(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from filelock import FileLock
+
+    monkeypatch.setenv("PIVOTAL_LOCK_TIMEOUT", "0.1")
+    get_settings.cache_clear()
+    write_payments(project)
+    (project / "data/locks").mkdir(parents=True)
+    with FileLock(project / "data/locks/payments.lock"), pytest.raises(PivotalError, match="another run") as caught:
+        run_pipeline(pipeline())
+    assert caught.value.retryable
+
+
+def test_a_table_goes_from_one_database_to_another(project: Path) -> None:
+    with sqlite3.connect(project / "shop.db") as shop:
+        shop.execute("CREATE TABLE orders (id INTEGER PRIMARY KEY, email TEXT, updated_at TEXT)")
+        shop.executemany(
+            "INSERT INTO orders VALUES (?, ?, ?)", [(1, "a@b.c", "2026-01-01"), (2, "d@e.f", "2026-01-02")]
+        )
+    shop.close()
+    orders = pipeline(
+        name="orders",
+        source={
+            "type": "database",
+            "connection": "sqlite:///shop.db",
+            "table": "orders",
+            "incremental": {"cursor": "updated_at"},
+        },
+        transform={},
+        destination={
+            "type": "database",
+            "connection": "duckdb:///warehouse.duckdb",
+            "table": "orders",
+            "write": "merge",
+            "key": ["id"],
+        },
+    )
+    assert run_pipeline(orders).inserted == 2
+    again = run_pipeline(orders)
+    assert (again.loaded, again.deduplicated, again.extracted) == (0, 1, 1)
