@@ -46,7 +46,7 @@ def _moment(value: object) -> object:
 
 
 Text = Annotated[str, AfterValidator(_storable)]
-Id = Annotated[Text, Length(min_length=1, max_length=255)]
+Id = Annotated[str, Length(min_length=1, max_length=255), AfterValidator(_storable)]
 Integer = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 Moment = Annotated[datetime, BeforeValidator(_moment)]
 
@@ -54,7 +54,7 @@ Moment = Annotated[datetime, BeforeValidator(_moment)]
 class Row(BaseModel):
     """One row of a table, read strictly from one event's `{id, type, at, data}`. Times are in UTC."""
 
-    model_config = ConfigDict(strict=True, frozen=True)
+    model_config = ConfigDict(strict=True, frozen=True, defer_build=True)  # Dagster's load only looks at fields
 
     table: ClassVar[str]
     key: ClassVar[tuple[str, ...]]
