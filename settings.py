@@ -30,13 +30,9 @@ class Settings(BaseSettings):
         "duckdb:///data/warehouse.duckdb",
         description="The warehouse: duckdb:///file, sqlite:///file or postgresql://...",
     )
-    lake: str = Field(
-        "data/lake", description="Folder under which file destinations of the demo are written."
-    )
+    lake: str = Field("data/lake", description="Folder under which file destinations of the demo are written.")
     events_url: str = Field("sqlite:///data/events.db", description="The event log.")
-    lock_timeout: float = Field(
-        60.0, gt=0, description="Seconds to wait for a database that another run holds."
-    )
+    lock_timeout: float = Field(60.0, gt=0, description="Seconds to wait for a database that another run holds.")
 
     gateway_host: str = Field("127.0.0.1", description="Address that the gateway listens on.")
     gateway_port: int = Field(8000, ge=0, le=65535, description="Port that the gateway listens on.")
@@ -44,6 +40,7 @@ class Settings(BaseSettings):
         300, gt=0, description="Seconds that a webhook's timestamp may be away from now, either way."
     )
     webhook_body_limit: int = Field(1_048_576, gt=0, description="Bytes that a webhook's body may have.")
+    webhook_body_timeout: float = Field(10.0, gt=0, description="Seconds that a webhook's body may take to arrive.")
 
     stripe_api_base: str = Field("https://api.stripe.com", description="Where Stripe's API answers.")
     stripe_api_key: SecretStr | None = Field(None, description="Stripe's secret key (sk_...).")

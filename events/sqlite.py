@@ -90,7 +90,7 @@ class SqliteEventLog:
         with self._telling("opened"):
             path.parent.mkdir(parents=True, exist_ok=True)
             self._connection = _connect(path, busy_timeout)
-            self._file = path.stat().st_ino
+            self._inode = path.stat().st_ino
 
     def publish(self, events: Sequence[Event]) -> list[bool]:
         """See `EventLog.publish`."""
@@ -157,8 +157,7 @@ class SqliteEventLog:
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
         """One transaction of the only writer; on the disk when the block is left."""
-        with self._lock, self._telling("written"):
-            self._check_file()
+        with self._using("written"):
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield self._connection
@@ -169,16 +168,19 @@ class SqliteEventLog:
                 raise
 
     def _select(self, query: str, *values: object) -> list[Any]:
-        with self._lock, self._telling("read"):
+        with self._using("read"):
             return self._connection.execute(query, values).fetchall()
 
-    def _check_file(self) -> None:
-        """A file that was removed takes writes until it is closed, and then they are gone."""
-        if not self._path.exists() or self._path.stat().st_ino != self._file:
-            raise EventLogError(
-                f"the event log {self._path} was removed while it was in use",
-                hint="start this process again, and everything else that uses the log",
-            )
+    @contextmanager
+    def _using(self, what: str) -> Iterator[None]:
+        with self._lock, self._telling(what):
+            # A file that was removed goes on taking writes until it is closed; then they are gone.
+            if not self._path.exists() or self._path.stat().st_ino != self._inode:
+                raise EventLogError(
+                    f"the event log {self._path} was removed while it was in use",
+                    hint="start this process again, and whatever else uses the log",
+                )
+            yield
 
     @contextmanager
     def _telling(self, what: str) -> Iterator[None]:

@@ -1,0 +1,154 @@
+"""The webhook receiver: verify, commit, and only then say 2xx.
+
+A provider that hears 2xx forgets the event; whatever else it hears, it sends the event again. So our own troubles are
+a 503 with Retry-After, and a 4xx means that this very request will never do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from errors import EventLogError
+from events.envelope import Event
+from events.group import GroupCommit
+from events.log import EventLog
+from gateway.mapping import sendgrid_events, stripe_events
+from gateway.refusal import RefusedError
+from gateway.verify import SendGridVerifier, StripeVerifier, Verifier
+from settings import Settings
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """Someone who sends webhooks.
+
+    Args:
+        name: As in the path: `/webhooks/{name}`.
+        verifier: Tells its requests from forged ones.
+        events: Body of a verified request -> events.
+    """
+
+    name: str
+    verifier: Verifier
+    events: Callable[[bytes], list[Event]]
+
+
+class Receiver:
+    """Takes webhooks of all providers.
+
+    Args:
+        settings: Secrets and limits.
+        log: Where the events go.
+    """
+
+    def __init__(self, settings: Settings, log: EventLog) -> None:
+        self._settings = settings
+        self._commit = GroupCommit(log)
+        self._preparing: asyncio.Task[None] | None = None
+        self._providers = (
+            Provider("stripe", StripeVerifier(settings), stripe_events),
+            Provider("sendgrid", SendGridVerifier(settings), sendgrid_events),
+        )
+
+    def routes(self) -> list[Route]:
+        """One route a provider."""
+        return [
+            Route(f"/webhooks/{provider.name}", self._endpoint(provider), methods=["POST"])
+            for provider in self._providers
+        ]
+
+    def prepare(self) -> None:
+        """Starts to import the providers' SDKs, in a thread: until it is done, webhooks wait, other requests do not."""
+        self._preparing = asyncio.create_task(asyncio.to_thread(self._prepare))
+
+    def _prepare(self) -> None:
+        for provider in self._providers:
+            try:
+                provider.verifier.prepare()
+            except RefusedError as refusal:
+                _log("webhooks cannot be verified", provider, refusal)
+
+    def _endpoint(self, provider: Provider) -> Callable[[Request], Awaitable[Response]]:
+        async def receive(request: Request) -> Response:
+            started = time.perf_counter()
+            try:
+                events = await self._verified(provider, request)
+                new = sum(await self._commit.publish(events))
+            except Exception as error:  # noqa: BLE001  (whatever it is, the provider must send the event again)
+                return _refuse(provider, error)
+            seconds = round(time.perf_counter() - started, 4)
+            logger.info(
+                "webhook stored",
+                extra={"provider": provider.name, "events": len(events), "new": new, "seconds": seconds},
+            )
+            return JSONResponse({"received": len(events), "new": new})
+
+        return receive
+
+    async def _verified(self, provider: Provider, request: Request) -> list[Event]:
+        content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if content_type != "application/json":
+            raise RefusedError(415, "the content type is not application/json")
+        body = await self._body(request)
+        if self._preparing:
+            await asyncio.shield(self._preparing)
+        provider.verifier.verify(request.headers, body)
+        return provider.events(body)
+
+    async def _body(self, request: Request) -> bytes:
+        limit, seconds = self._settings.webhook_body_limit, self._settings.webhook_body_timeout
+        body = bytearray()
+        try:
+            async with asyncio.timeout(seconds):
+                async for chunk in request.stream():
+                    body += chunk
+                    if len(body) > limit:
+                        raise RefusedError(413, f"the body has more than {limit} bytes")
+        except TimeoutError:
+            raise RefusedError(408, f"the body did not arrive within {seconds:g} s") from None
+        except ClientDisconnect:
+            raise RefusedError(400, f"the sender went away after {len(body)} bytes of the body") from None
+        return bytes(body)
+
+
+_ANSWERS = {
+    400: "malformed",
+    401: "not genuine or not fresh",
+    408: "too slow",
+    413: "too large",
+    415: "send application/json",
+    503: "try again later",
+}
+"""All that a sender is told; the reason is for our log."""
+
+
+def _refuse(provider: Provider, error: Exception) -> Response:
+    refusal = _as_refusal(error)
+    _log("webhook refused", provider, refusal)
+    headers = {503: {"Retry-After": "5"}, 408: {"Connection": "close"}}
+    return JSONResponse({"error": _ANSWERS[refusal.status]}, refusal.status, headers.get(refusal.status))
+
+
+def _as_refusal(error: Exception) -> RefusedError:
+    if isinstance(error, RefusedError):
+        return error
+    if isinstance(error, EventLogError):
+        return RefusedError(503, error.message, hint=error.hint)
+    logger.error("webhook failed", exc_info=error)
+    return RefusedError(503, f"unexpected {type(error).__name__}", hint="this is a bug; its traceback stands above")
+
+
+def _log(message: str, provider: Provider, refusal: RefusedError) -> None:
+    level = logging.ERROR if refusal.status == 503 else logging.WARNING
+    told = {"provider": provider.name, "status": refusal.status, "reason": refusal.message}
+    logger.log(level, message, extra=told | ({"hint": refusal.hint} if refusal.hint else {}))
