@@ -3,8 +3,6 @@
 Light on purpose: Dagster loads this module at every start, so what writes tables is imported inside the op.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from inspect import cleandoc
 from typing import TYPE_CHECKING
@@ -84,7 +82,7 @@ def process_landed_events() -> None:
     apply_landed_events()
 
 
-def _tell(context: dg.OpExecutionContext, applied: Applied) -> None:
+def _tell(context: dg.OpExecutionContext, applied: "Applied") -> None:
     for dead in applied.dead:
         context.log.warning(f"event {dead.sequence} ({dead.type}) is a dead letter now: {dead.error}")  # noqa: G004
     for table, change in applied.tables.items():
@@ -92,7 +90,7 @@ def _tell(context: dg.OpExecutionContext, applied: Applied) -> None:
     context.log.info(f"{applied.events} events applied; the tables hold everything up to {applied.position}")  # noqa: G004
 
 
-def _metadata(applied: Applied, change: Change) -> Mapping[str, dg.MetadataValue]:
+def _metadata(applied: "Applied", change: "Change") -> Mapping[str, dg.MetadataValue]:
     loaded = change.loaded
     counts = {
         "rows_inserted": loaded.inserted,

@@ -1,10 +1,12 @@
 """Landed events -> tables: the same for a sensor's run, the long-lived worker and a replay.
 
 A portion of the log is read, projected, and written in one transaction with the position it reaches: killed anywhere,
-the next call starts where the last commit ended. A poisoned event is put on the dead-letter list before that commit
-(killed between the two, it is there once more or once, never not at all) and the others go on, also later ones of the
-same aggregate: each of their rows is made of one event alone and carries its version, so nothing has to wait, and
-`replay` of the poisoned event after a fix cannot overwrite what is newer.
+the next call starts where the last commit ended. What goes to the log (dead letters, announcements) goes there before
+that commit: killed between the two, the next call finds it there and adds nothing.
+
+A poisoned event becomes a dead letter and the others go on, also later ones of the same aggregate: each row is made of
+one event alone and carries its version, so nothing has to wait, and `replay` of the poisoned event after a fix cannot
+overwrite what is newer.
 """
 
 from __future__ import annotations
@@ -16,18 +18,22 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
-from errors import PivotalError
 from etl.destinations.warehouse import Target, Warehouse
 from etl.stream import Loaded
+from events.envelope import Event
 from events.log import EventLog, Recorded
 from projections import PATTERNS, TABLES, project
-from projections.tables import Row, columns
+from projections.announce import alert, announce
+from projections.tables import ProjectionError, Row, columns
 
 SUBSCRIPTION = "projections"
 """The name of the dead-letter list, and of the state in the warehouse."""
 
 PORTION = 1000
 """Events in a transaction: what is in memory at once."""
+
+ATTEMPTS = 1
+"""How often an event is tried before it is a dead letter: a pure function fails again."""
 
 _ARROW = {
     "text": pa.string(),
@@ -92,14 +98,16 @@ class Applied:
     dead: list[Dead] = field(default_factory=list)
 
 
-def position(warehouse: Warehouse) -> int:
-    """The sequence up to which the tables hold every event; 0 before the first.
+def position(log: EventLog, warehouse: Warehouse) -> int:
+    """The sequence up to which the tables hold every event; 0 before the first, and for a log that started anew.
 
     Raises:
+        EventLogError: The log cannot be read.
         DestinationError: The warehouse cannot be read.
     """
     state = warehouse.state(SUBSCRIPTION) or {}
-    return int(str(state.get("position", 0)))
+    held = int(str(state.get("position", 0)))
+    return held if held <= log.head() else 0
 
 
 def apply_range(
@@ -120,16 +128,13 @@ def apply_range(
         EventLogError: The log cannot be read, or a poisoned event cannot be put aside.
         DestinationError: The warehouse cannot be written; what was committed before stays.
     """
-    applied = Applied(position=position(warehouse))
+    applied = Applied(position=position(log, warehouse))
     after = applied.position if after is None else min(after, applied.position)
     while after < until:
         recorded = log.read(after, portion, until=until, types=PATTERNS)
         after = recorded[-1].sequence if len(recorded) == portion else until
-        rows, dead = _project(recorded)
-        for event, error in dead:
-            log.bury(SUBSCRIPTION, event, error, attempts=1)
         applied.position = max(applied.position, after)
-        _account(applied, recorded, dead, _commit(warehouse, rows, run_id, applied.position))
+        _apply(log, warehouse, recorded, applied, run_id)
     return applied
 
 
@@ -147,35 +152,53 @@ def replay(log: EventLog, warehouse: Warehouse, sequences: Iterable[int] | None 
         DestinationError: The warehouse cannot be written; the dead letters stay.
     """
     wanted = None if sequences is None else set(sequences)
-    letters = [letter for letter in log.dead(SUBSCRIPTION) if wanted is None or letter.recorded.sequence in wanted]
-    recorded = [letter.recorded for letter in letters]
-    applied = Applied(position=position(warehouse))
-    rows, dead = _project(recorded)
-    _account(applied, recorded, dead, _commit(warehouse, rows, run_id, applied.position))
-    still = {event.sequence: error for event, error in dead}
-    for letter in letters:
-        if error := still.get(letter.recorded.sequence):
-            log.bury(SUBSCRIPTION, letter.recorded, error, letter.attempts + 1)
-    log.revive(SUBSCRIPTION, [event.sequence for event in recorded if event.sequence not in still])
+    letters = {letter.recorded.sequence: letter for letter in log.dead(SUBSCRIPTION)}
+    recorded = [letter.recorded for sequence, letter in letters.items() if wanted is None or sequence in wanted]
+    applied = Applied(position=position(log, warehouse))
+    _apply(log, warehouse, recorded, applied, run_id)
+    still = {dead.sequence for dead in applied.dead}
+    log.revive(SUBSCRIPTION, [one.sequence for one in recorded if one.sequence not in still])
     return applied
 
 
+def _apply(log: EventLog, warehouse: Warehouse, recorded: Sequence[Recorded], applied: Applied, run_id: str) -> None:
+    projected = _project(recorded)
+    for event, error in projected.dead:
+        log.bury(SUBSCRIPTION, event, error, ATTEMPTS)
+    if projected.announced:
+        log.publish(projected.announced)
+    changes = _commit(warehouse, projected.rows, run_id, applied.position)
+    applied.events += len(recorded)
+    applied.dead += [Dead(one.sequence, one.event.type, _last_line(error)) for one, error in projected.dead]
+    for table, change in changes.items():
+        applied.tables[table] = applied.tables[table] + change if table in applied.tables else change
+
+
 _Rows = Mapping[type[Row], Sequence[tuple[int, Row]]]
-_Poisoned = Sequence[tuple[Recorded, str]]
 
 
-def _project(recorded: Sequence[Recorded]) -> tuple[_Rows, _Poisoned]:
-    rows: dict[type[Row], list[tuple[int, Row]]] = defaultdict(list)
-    dead = []
+@dataclass(frozen=True, slots=True)
+class _Projected:
+    rows: dict[type[Row], list[tuple[int, Row]]] = field(default_factory=lambda: defaultdict(list))
+    dead: list[tuple[Recorded, str]] = field(default_factory=list)
+    announced: list[Event] = field(default_factory=list)
+
+
+def _project(recorded: Sequence[Recorded]) -> _Projected:
+    projected = _Projected()
     for one in recorded:
         try:
-            for row in project(one.event):
-                rows[type(row)].append((one.sequence, row))
-        except PivotalError as error:
-            dead.append((one, str(error)))
-        except Exception:  # noqa: BLE001  (whatever a projection raises, it poisons that event only)
-            dead.append((one, traceback.format_exc()))
-    return rows, dead
+            rows = project(one.event)
+            announced = announce(one.event, rows)
+        except Exception as error:  # noqa: BLE001  (whatever a projection raises, it poisons that event only)
+            reason = str(error) if isinstance(error, ProjectionError) else traceback.format_exc()
+            projected.dead.append((one, reason))
+            projected.announced.append(alert(one, _last_line(reason)))
+        else:
+            projected.announced.extend(announced)
+            for row in rows:
+                projected.rows[type(row)].append((one.sequence, row))
+    return projected
 
 
 def _commit(warehouse: Warehouse, rows: _Rows, run_id: str, reached: int) -> Mapping[str, Change]:
@@ -199,8 +222,5 @@ def _change(loaded: Loaded, rows: Sequence[tuple[int, Row]]) -> Change:
     return Change(loaded, rows[0][0], rows[-1][0], [row.record() for _, row in rows[-5:]])
 
 
-def _account(applied: Applied, recorded: Sequence[Recorded], dead: _Poisoned, changes: Mapping[str, Change]) -> None:
-    applied.events += len(recorded)
-    applied.dead += [Dead(one.sequence, one.event.type, error.rstrip().rpartition("\n")[2]) for one, error in dead]
-    for table, change in changes.items():
-        applied.tables[table] = applied.tables[table] + change if table in applied.tables else change
+def _last_line(error: str) -> str:
+    return error.rstrip().rpartition("\n")[2]

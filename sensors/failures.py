@@ -4,8 +4,6 @@ Not one of Dagster's run-status sensors: theirs moves its cursor on when it rais
 moves it only behind what the log has taken, and the log takes each run's alert once.
 """
 
-from __future__ import annotations
-
 from datetime import UTC, datetime
 
 import dagster as dg

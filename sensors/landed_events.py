@@ -5,8 +5,6 @@ asked for again, as its next attempt, once a wait is over that doubles with each
 tick that is evaluated twice starts nothing twice. The cursor is the key of the last request.
 """
 
-from __future__ import annotations
-
 import time
 from dataclasses import dataclass, replace
 from typing import Self
