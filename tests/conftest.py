@@ -1,0 +1,31 @@
+"""What every test has: the services (started when first asked for), and settings that are not the developer's own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from settings import Settings, get_settings
+
+pytest_plugins = [
+    "tests.services.kafka_broker",
+    "tests.services.mariadb",
+    "tests.services.postgres",
+    "tests.services.s3",
+]
+
+_FOR_TESTS = ("PIVOTAL_TEST_", "PIVOTAL_REQUIRE_SERVICES")
+
+
+@pytest.fixture(autouse=True)
+def _default_settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No `.env`, no PIVOTAL_ variables of the machine: a test sets what it needs."""
+    monkeypatch.setitem(Settings.model_config, "env_file", None)
+    for name in os.environ:
+        if name.startswith("PIVOTAL_") and not name.startswith(_FOR_TESTS):
+            monkeypatch.delenv(name)
+    get_settings.cache_clear()
+    yield
+    get_settings.cache_clear()

@@ -1,0 +1,168 @@
+"""Apache Kafka for tests: `PIVOTAL_TEST_KAFKA`, else one KRaft broker from the jars that Maven resolves."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.services.availability import unavailable
+from tests.services.process import ServerProcess, accepts_connections, data_folder, free_port
+
+_POM = Path(__file__).parent / "kafka/pom.xml"
+_CACHE = Path(__file__).parents[2] / ".cache/kafka"
+_JAVA = 17
+_CLUSTER_ID = "cGl2b3RhbC1mbG93LXRlc3Q"  # any 16 bytes in base64
+
+# One partition, one replica, no waiting: what a cluster would need and one broker for tests does not.
+_PROPERTIES = """\
+process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@127.0.0.1:{controller}
+controller.listener.names=CONTROLLER
+listeners=PLAINTEXT://127.0.0.1:{broker},CONTROLLER://127.0.0.1:{controller}
+log.dirs={data}
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=4
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+transaction.state.log.num.partitions=4
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+group.initial.rebalance.delay.ms=0
+# A killed broker may come back as soon as its old session has ended.
+broker.session.timeout.ms=2000
+broker.heartbeat.interval.ms=500
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Kafka:
+    """A running Kafka.
+
+    Args:
+        brokers: Where it answers: host:port, comma-separated.
+        process: The broker, to stop, kill and start; None if it is somebody else's.
+    """
+
+    brokers: str
+    process: ServerProcess | None
+
+
+@pytest.fixture(scope="session")
+def kafka() -> Iterator[Kafka]:
+    """Kafka, whoever runs it."""
+    if brokers := os.environ.get("PIVOTAL_TEST_KAFKA"):
+        yield Kafka(brokers, None)
+        return
+    java, jars = _java(), _jars()
+    with running(java, jars) as broker:
+        yield broker
+
+
+@pytest.fixture(scope="session")
+def kafka_brokers(kafka: Kafka) -> str:
+    """Bootstrap servers (host:port) of a Kafka that the whole session shares: name topics and groups uniquely."""
+    return kafka.brokers
+
+
+@pytest.fixture
+def kafka_process(kafka: Kafka) -> Iterator[ServerProcess]:
+    """The Kafka broker itself, to stop, kill and start; it runs again after the test."""
+    if kafka.process is None:
+        unavailable(
+            "Kafka",
+            "the broker of PIVOTAL_TEST_KAFKA cannot be stopped from here",
+            "unset it: the tests then start a broker of their own",
+        )
+    yield kafka.process
+    kafka.process.start()
+
+
+@contextmanager
+def running(java: str, jars: Path) -> Iterator[Kafka]:
+    """One broker of our own, which is its own controller."""
+    with data_folder("kafka") as folder:
+        broker, controller = free_port(), free_port()
+        properties = folder / "server.properties"
+        properties.write_text(_PROPERTIES.format(broker=broker, controller=controller, data=folder / "data"))
+        jvm = [java, "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", f"{jars}/*"]
+        _format(jvm, properties)
+        server = ServerProcess(
+            [*jvm, "kafka.Kafka", str(properties)],
+            ready=lambda: accepts_connections(broker),
+            log=folder / "log",
+        )
+        server.start()
+        try:
+            yield Kafka(f"127.0.0.1:{broker}", server)
+        finally:
+            server.stop()
+
+
+def _format(jvm: list[str], properties: Path) -> None:
+    command = [*jvm, "kafka.tools.StorageTool", "format", "-t", _CLUSTER_ID, "-c", str(properties)]
+    result = subprocess.run(command, check=False, capture_output=True, text=True)
+    if result.returncode:
+        raise RuntimeError(f"Kafka's storage cannot be formatted:\n{result.stdout}\n{result.stderr}")
+
+
+def _java() -> str:
+    """The Java that JAVA_HOME or PATH has, if it is new enough for Kafka 4."""
+    home = os.environ.get("JAVA_HOME")
+    java = (home and shutil.which(f"{home}/bin/java")) or shutil.which("java")
+    remedy = f"`apt-get install default-jre-headless` (Java {_JAVA} or newer), or set PIVOTAL_TEST_KAFKA=host:port"
+    if java is None:
+        unavailable("Kafka", "PIVOTAL_TEST_KAFKA is not set and java was not found on PATH", remedy)
+    said = subprocess.run([java, "-version"], check=False, capture_output=True, text=True).stderr
+    version = re.search(r'version "(\d+)', said)
+    if version is None or int(version[1]) < _JAVA:
+        unavailable("Kafka", f"{java} is too old ({said.splitlines()[0]})", remedy)
+    return java
+
+
+def _jars() -> Path:
+    """The folder with the broker's jars; Maven fills it once for each version of the pom."""
+    folder = _CACHE / hashlib.sha256(_POM.read_bytes()).hexdigest()[:16]
+    if folder.exists():
+        return folder
+    if (maven := shutil.which("mvn")) is None:
+        unavailable(
+            "Kafka",
+            "PIVOTAL_TEST_KAFKA is not set, and mvn, which fetches Kafka, was not found on PATH",
+            "`apt-get install maven`, or set PIVOTAL_TEST_KAFKA=host:port",
+        )
+    _CACHE.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=_CACHE, ignore_cleanup_errors=True) as incomplete:
+        jars = Path(incomplete) / "jars"
+        _resolve(maven, jars)
+        shutil.rmtree(folder, ignore_errors=True)
+        jars.rename(folder)
+    return folder
+
+
+def _resolve(maven: str, jars: Path) -> None:
+    goal = ["dependency:copy-dependencies", f"-DoutputDirectory={jars}"]
+    result = subprocess.run(
+        [maven, "-q", "-B", "-ntp", "-f", str(_POM), *goal],
+        check=False,
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+    )
+    if result.returncode:
+        what = (result.stdout.strip() or result.stderr.strip()).splitlines()[:1]
+        unavailable(
+            "Kafka",
+            f"Maven could not fetch Kafka's jars ({' '.join(what)})",
+            "let it reach its repository, or set PIVOTAL_TEST_KAFKA=host:port",
+        )
