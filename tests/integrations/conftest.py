@@ -1,0 +1,3 @@
+from tests.integrations.web import web
+
+__all__ = ["web"]

@@ -1,0 +1,218 @@
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from typing import Any
+
+import pytest
+
+from errors import IntegrationError
+from integrations.calls import RetryBudget
+from integrations.http import Credential, HttpClient, Limits, clean_url
+from tests.integrations.web import Reply, Web
+
+QUICK = RetryBudget(attempts=4, first_wait=0.001, longest_wait=2.0)
+
+
+def client(web: Web, **options: Any) -> HttpClient:
+    return HttpClient(web.url, service="shop", **{"budget": QUICK, **options})
+
+
+def test_an_answer_has_data_status_headers_and_time(web: Web) -> None:
+    web.replies([Reply({"id": 1}, headers={"X-Total": "7"})])
+    with client(web, headers={"Accept-Language": "de"}) as http:
+        answer = http.get("/orders", params={"page": 2})
+    assert answer.data == {"id": 1}
+    assert (answer.status, answer.reason, answer.headers["x-total"]) == (200, "OK", "7")
+    assert answer.elapsed > 0
+    assert web.asked[0].params == {"page": "2"}
+    assert web.asked[0].headers["accept-language"] == "de"
+
+
+def test_an_answer_without_a_body_has_no_data(web: Web) -> None:
+    web.replies([Reply(status=204)])
+    with client(web) as http:
+        assert http.get("/orders").data is None
+
+
+def test_a_post_sends_json(web: Web) -> None:
+    with client(web) as http:
+        http.post("/orders", json={"id": 7})
+    assert (web.asked[0].method, web.asked[0].body) == ("POST", b'{"id":7}')
+
+
+@pytest.mark.parametrize(
+    ("credential", "header", "value"),
+    [
+        (Credential.bearer("t0ken"), "authorization", "Bearer t0ken"),
+        (Credential.basic("ada", "pa:ss"), "authorization", "Basic YWRhOnBhOnNz"),
+        (Credential.api_key("k3y"), "x-api-key", "k3y"),
+        (Credential.api_key("k3y", header="X-Token"), "x-token", "k3y"),
+    ],
+)
+def test_a_credential_is_sent_as_its_header_and_does_not_show(
+    web: Web, credential: Credential, header: str, value: str
+) -> None:
+    with client(web, credential=credential) as http:
+        http.get("/")
+    assert web.asked[0].headers[header] == value
+    assert value not in repr(credential)
+
+
+def test_a_redirect_to_another_host_does_not_take_the_credential_along(web: Web) -> None:
+    other = Web()
+    try:
+        web.replies([Reply(status=302, headers={"Location": f"{other.url}/elsewhere"})])
+        with client(web, credential=Credential.api_key("k3y")) as http:
+            http.get("/")
+        assert "x-api-key" in web.asked[0].headers
+        assert "x-api-key" not in other.asked[0].headers
+    finally:
+        other.stop()
+
+
+@pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
+def test_a_failure_that_may_pass_is_tried_again_within_the_budget(web: Web, status: int) -> None:
+    web.replies([Reply(status=status)])
+    with client(web) as http, pytest.raises(IntegrationError) as caught:
+        http.get("/orders")
+    assert len(web.asked) == QUICK.attempts
+    assert (caught.value.status, caught.value.retryable) == (status, True)
+
+
+@pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 409, 422])
+def test_a_refusal_is_not_tried_again(web: Web, status: int) -> None:
+    web.replies([Reply({"error": "no"}, status=status, headers={"X-Request-Id": "req_7"})])
+    with client(web) as http, pytest.raises(IntegrationError) as caught:
+        http.get("/orders", operation="orders.list")
+    assert len(web.asked) == 1
+    error = caught.value
+    assert (error.service, error.operation, error.status, error.request_id) == ("shop", "orders.list", status, "req_7")
+    assert not error.retryable
+
+
+def test_a_call_that_recovers_gives_its_answer(web: Web) -> None:
+    web.replies([Reply(status=500), Reply(status=None), Reply(b"{", promised=5), Reply({"ok": True})])
+    with client(web) as http:
+        assert http.get("/").data == {"ok": True}
+    assert len(web.asked) == 4
+
+
+def test_a_post_is_sent_once_unless_it_is_said_to_be_repeatable(web: Web) -> None:
+    web.replies([Reply(status=503)])
+    with client(web) as http:
+        for repeatable in (None, True):
+            with pytest.raises(IntegrationError):
+                http.post("/orders", json={}, repeatable=repeatable)
+    assert len(web.asked) == 1 + QUICK.attempts
+
+
+def test_retry_after_in_seconds_and_as_a_date_is_honoured(web: Web) -> None:
+    soon = format_datetime(datetime.now(UTC) - timedelta(seconds=5), usegmt=True)
+    web.replies(
+        [Reply(status=429, headers={"Retry-After": "0"}), Reply(status=503, headers={"Retry-After": soon}), Reply({})]
+    )
+    with client(web) as http:
+        http.get("/")
+    assert len(web.asked) == 3
+
+
+def test_a_retry_after_beyond_the_budget_ends_the_call_at_once(web: Web) -> None:
+    web.replies([Reply(status=429, headers={"Retry-After": "3600"})])
+    with client(web) as http, pytest.raises(IntegrationError, match="asks to wait 3600 s") as caught:
+        http.get("/")
+    assert len(web.asked) == 1
+    assert caught.value.retry_after == 3600
+
+
+def test_nobody_listening_is_an_error_that_a_retry_may_mend() -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    http = HttpClient(f"http://127.0.0.1:{port}", service="shop", budget=QUICK)
+    with http, pytest.raises(IntegrationError, match="connect error") as caught:
+        http.get("/")
+    assert caught.value.retryable
+    assert caught.value.status is None
+
+
+def test_a_redirect_loop_ends(web: Web) -> None:
+    web.replies([Reply(status=302, headers={"Location": "/again"})])
+    with client(web) as http, pytest.raises(IntegrationError, match="too many redirects"):
+        http.get("/")
+    assert len(web.asked) < 10
+
+
+def test_an_answer_that_is_too_long_is_not_read_to_its_end(web: Web) -> None:
+    web.replies([Reply(b"x" * 5000)])
+    with client(web, limits=Limits(size=1000)) as http, pytest.raises(IntegrationError, match="over 1000 bytes"):
+        http.get("/")
+    assert len(web.asked) == 1
+
+
+@pytest.fixture
+def trickle() -> Iterator[str]:
+    """A server that sends one byte after the other, for ever, to whoever connects."""
+    done = threading.Event()
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        while not done.is_set():
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            with connection:
+                connection.recv(1000)
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\n")
+                while not done.wait(0.01):
+                    try:
+                        connection.sendall(b"x")
+                    except OSError:
+                        break
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    done.set()
+    listener.shutdown(socket.SHUT_RDWR)
+    listener.close()
+    thread.join()
+
+
+def test_an_answer_that_trickles_in_for_ever_ends_at_the_deadline(trickle: str) -> None:
+    once = RetryBudget(attempts=1)
+    http = HttpClient(trickle, service="shop", limits=Limits(timeout=10.0, deadline=0.05), budget=once)
+    with http, pytest.raises(IntegrationError, match=r"no end after 0\.05 s") as caught:
+        http.get("/")
+    assert caught.value.retryable
+
+
+def test_no_secret_shows_in_an_error_a_url_or_a_log(web: Web, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    web.replies([Reply({}), Reply(status=503)])
+    http = client(web, credential=Credential.bearer("t0ken"), secrets=["hush/hush"])
+    params = {"api_key": "k3y", "q": "hush/hush", "mail": "Bearer t0ken", "page": 3}
+    with http:
+        url = http.get("/orders", params=params).url
+        with pytest.raises(IntegrationError) as caught:
+            http.get("/orders", params=params)
+    assert "page=3" in url
+    for text in (url, str(caught.value), repr(caught.value), caplog.text):
+        assert not [secret for secret in ("k3y", "hush/hush", "hush%2Fhush", "t0ken") if secret in text]
+
+
+def test_a_url_is_shown_without_user_password_and_keys() -> None:
+    shown = clean_url("https://ada:pass@example.com/a?token=x&page=1&api_key=y#z")
+    assert shown == "https://example.com/a?token=***&page=1&api_key=***"
+    assert clean_url("https://example.com/a") == "https://example.com/a"
+
+
+def test_links_of_the_link_header_are_absolute(web: Web) -> None:
+    web.replies([Reply([], headers={"Link": '</orders?page=2>; rel="next"'})])
+    with client(web) as http:
+        assert http.get("/orders").links == {"next": f"{web.url}/orders?page=2"}
