@@ -103,17 +103,18 @@ class Transaction(Protocol):
 
 
 class Warehouse(Protocol):
-    """A database. Holds nothing open between calls.
+    """A database. Holds nothing open between calls."""
 
-    Args:
-        label: The URL, without its password.
-    """
-
-    label: str
+    @property
+    def label(self) -> str:
+        """The URL, without its password."""
+        ...
 
     def transaction(self) -> Transaction:
-        """Starts a transaction. Embedded databases let one write at a time: they are opened (and waited for, up to
-        `PIVOTAL_LOCK_TIMEOUT`) when the first writer finishes, so that slow sources keep nobody waiting.
+        """Starts a transaction.
+
+        Embedded databases let one write at a time: they are opened (and waited for, up to `PIVOTAL_LOCK_TIMEOUT`)
+        when the first writer finishes, so that a slow source keeps nobody waiting.
         """
         ...
 
@@ -137,17 +138,17 @@ def open_warehouse(url: str) -> Warehouse:
     """
     kind = url.partition(":")[0].partition("+")[0]
     if kind == "duckdb":
-        from etl.destinations.duckdb import DuckDBWarehouse
+        from etl.destinations import duckdb
 
-        return DuckDBWarehouse(url)
+        return duckdb.warehouse(url)
     if kind == "sqlite":
-        from etl.destinations.sqlite import SQLiteWarehouse
+        from etl.destinations import sqlite
 
-        return SQLiteWarehouse(url)
+        return sqlite.warehouse(url)
     if kind in {"postgresql", "postgres"}:
-        from etl.destinations.postgres import PostgresWarehouse
+        from etl.destinations import postgres
 
-        return PostgresWarehouse(url)
+        return postgres.warehouse(url)
     raise DestinationError(
         f"no warehouse of the kind {kind!r}", hint="write duckdb:///file, sqlite:///file or postgresql://..."
     )

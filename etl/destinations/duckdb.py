@@ -1,0 +1,219 @@
+"""DuckDB as a warehouse: one file, which one process has open at a time; the others wait their turn."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from errors import DestinationError
+from etl.destinations.disk import database_file, disk_errors
+from etl.destinations.sql import Name, SqlWarehouse
+from etl.destinations.types import INTERVAL, JSON, Column
+from settings import get_settings
+
+_MEMORY = "512MB"
+_LONGEST_PAUSE = 0.25
+
+_DECLARED = {
+    pa.bool_(): "BOOLEAN",
+    pa.int16(): "SMALLINT",
+    pa.int32(): "INTEGER",
+    pa.int64(): "BIGINT",
+    pa.float32(): "FLOAT",
+    pa.float64(): "DOUBLE",
+    pa.string(): "VARCHAR",
+    pa.binary(): "BLOB",
+    pa.date32(): "DATE",
+    pa.time64("us"): "TIME",
+    pa.timestamp("us"): "TIMESTAMP",
+    pa.timestamp("us", "UTC"): "TIMESTAMPTZ",
+    pa.uuid(): "UUID",
+    JSON: "JSON",
+    INTERVAL: "INTERVAL",
+}
+
+_writers: defaultdict[Path, threading.Lock] = defaultdict(threading.Lock)
+"""Threads of this process take turns, too: DuckDB lets them all in and fails the one that commits second."""
+
+
+def warehouse(url: str) -> SqlWarehouse:
+    """The DuckDB file at a URL (`duckdb:///file`).
+
+    Raises:
+        DestinationError: The URL names no file.
+    """
+    path = database_file(url)
+    return SqlWarehouse(url, lambda writes: DuckDB(path, url, writes=writes), path.exists, spool=path.parent)
+
+
+class DuckDB:
+    """`Database` of DuckDB.
+
+    Args:
+        path: The file.
+        label: Its URL.
+        writes: Whether the transaction may write.
+    """
+
+    row_id = "rowid"
+    same = "IS NOT DISTINCT FROM"
+
+    def __init__(self, path: Path, label: str, *, writes: bool) -> None:
+        self._label = label
+        self._turn = _take_turn(path, label) if writes else None
+        try:
+            self._connection = _open(path, label)
+        except BaseException:
+            self._end_turn()
+            raise
+        # Not as the connection's configuration: that would have to be the same for everyone in this process.
+        self._connection.execute(f"SET memory_limit = '{_MEMORY}'")
+        self._connection.execute("SET TimeZone = 'UTC'")
+        self._connection.execute("SET arrow_lossless_conversion = true")
+        self._connection.begin()
+
+    def name(self, table: str) -> Name:
+        """See `Database.name`."""
+        schema, _, name = table.rpartition(".")
+        database = str(self.query("SELECT current_database()")[0][0])
+        return Name([database, schema or "main", name])
+
+    def key(self, column: str) -> str:
+        """See `Database.key`: upper and lower case do not differ."""
+        return column.lower()
+
+    def columns(self, name: Name) -> list[Column]:
+        """See `Database.columns`."""
+        where = "database_name = ? AND lower(schema_name) = lower(?) AND lower(table_name) = lower(?)"
+        if not self.query(f"SELECT 1 FROM duckdb_columns() WHERE {where} LIMIT 1", [*name.parts]):
+            return []
+        with self._errors():
+            empty = self._connection.sql(f"SELECT * FROM {name.sql} LIMIT 0")
+            fields = empty.to_arrow_table().schema
+            return [_column(field, str(kind)) for field, kind in zip(fields, empty.types, strict=True)]
+
+    def declare(self, kind: pa.DataType) -> str | None:
+        """See `Database.declare`."""
+        if pa.types.is_decimal(kind):
+            return f"DECIMAL({kind.precision},{kind.scale})"
+        return _DECLARED.get(kind)
+
+    def prepare(self, name: Name) -> None:
+        """See `Database.prepare`."""
+        schema = Name(name.parts[:2])
+        self.run(f"CREATE SCHEMA IF NOT EXISTS {schema.sql}")
+
+    def lock(self, name: Name) -> None:
+        """See `Database.lock`: nobody else writes anyway."""
+
+    def run(self, sql: str, values: Sequence[str | int] = ()) -> int:
+        """See `Database.run`."""
+        rows = self.query(sql, values)
+        return int(rows[0][0]) if rows else 0
+
+    def query(self, sql: str, values: Sequence[str | int] = ()) -> list[tuple[Any, ...]]:
+        """See `Database.query`."""
+        with self._errors():
+            return self._connection.execute(sql, values).fetchall()
+
+    def insert(self, name: Name, rows: pa.RecordBatch) -> int:
+        """See `Database.insert`."""
+        names = ", ".join(Name([column]).sql for column in rows.schema.names)
+        with self._errors():
+            self._connection.register("_pivotal_rows", rows)
+        try:
+            return self.run(f"INSERT INTO {name.sql} ({names}) SELECT {names} FROM _pivotal_rows")
+        finally:
+            self._connection.unregister("_pivotal_rows")
+
+    def commit(self) -> None:
+        """See `Database.commit`."""
+        with self._errors():
+            self._connection.commit()
+
+    def close(self) -> None:
+        """See `Database.close`."""
+        try:
+            self._connection.close()
+        finally:
+            self._end_turn()
+
+    def _end_turn(self) -> None:
+        if self._turn:
+            self._turn.release()
+            self._turn = None
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except duckdb.Error as error:
+            raise _refused(self._label, error) from None
+
+
+def _take_turn(path: Path, label: str) -> threading.Lock:
+    lock = _writers[path]
+    if not lock.acquire(timeout=get_settings().lock_timeout):
+        raise _busy(label, "another thread of this process")
+    return lock
+
+
+def _open(path: Path, label: str) -> duckdb.DuckDBPyConnection:
+    """Opens the file, waiting for another process to close it."""
+    with disk_errors(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    deadline = time.monotonic() + get_settings().lock_timeout
+    pause = 0.01
+    while True:
+        try:
+            return duckdb.connect(path)
+        except duckdb.Error as error:
+            held = re.search(r"lock.* is held in (.+?)\. See", str(error), re.DOTALL)
+            if "set lock on file" not in str(error):
+                raise _refused(label, error) from None
+            if time.monotonic() >= deadline:
+                raise _busy(label, held[1] if held else "another process") from None
+        time.sleep(pause)
+        pause = min(pause * 2, _LONGEST_PAUSE)
+
+
+def _busy(label: str, holder: str) -> DestinationError:
+    return DestinationError(
+        f"{label}: held by {holder} (waited {get_settings().lock_timeout:g} s)",
+        hint="close it there, or raise PIVOTAL_LOCK_TIMEOUT",
+        retryable=True,
+    )
+
+
+def _refused(label: str, error: duckdb.Error) -> DestinationError:
+    text = str(error).strip()
+    hint, retryable = None, isinstance(error, duckdb.TransactionException)
+    if isinstance(error, duckdb.ConstraintException) and "duplicate key" in text.lower():
+        hint = "rows with this key are there already, or come twice: use `write: merge` with `key`"
+    elif "No space left" in text:
+        hint, retryable = "the disk is full: free some space, then run again", True
+    elif "Permission denied" in text or "read-only" in text:
+        hint = "the user that runs this needs the right to write there"
+    elif "not a valid DuckDB database" in text:
+        hint = "the file is something else: name another one"
+    elif isinstance(error, duckdb.OutOfMemoryException):
+        hint = "a primary key of that many rows needs more memory: use PostgreSQL, or `write: append` without `key`"
+    return DestinationError(f"{label}: {' '.join(text.split())}", hint=hint, retryable=retryable)
+
+
+def _column(field: pa.Field, declared: str) -> Column:
+    takes = field.type
+    if pa.types.is_dictionary(takes):
+        takes = takes.value_type
+    if declared == "HUGEINT":
+        takes = pa.decimal128(38, 0)
+    return Column(field.name, takes, declared, identity=takes not in {JSON, INTERVAL})

@@ -1,0 +1,288 @@
+"""PostgreSQL as a warehouse, by ADBC: rows go in by binary COPY, in one connection and one transaction."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, urlencode, urlsplit
+
+import pyarrow as pa
+
+from errors import DestinationError
+from etl.destinations.sql import Name, SqlWarehouse, quoted
+from etl.destinations.types import INTERVAL, JSON, Column
+from settings import get_settings
+
+if TYPE_CHECKING:
+    from adbc_driver_postgresql import dbapi
+
+_CONNECT_SECONDS = "10"
+_LONGEST_NAME = 63
+_ESCAPES = "in a user name or a password, write @ as %40, / as %2F, : as %3A, % as %25"
+
+_DECLARED = {
+    pa.bool_(): "boolean",
+    pa.int16(): "smallint",
+    pa.int32(): "integer",
+    pa.int64(): "bigint",
+    pa.float32(): "real",
+    pa.float64(): "double precision",
+    pa.string(): "text",
+    pa.binary(): "bytea",
+    pa.date32(): "date",
+    pa.time64("us"): "time",
+    pa.timestamp("us"): "timestamp",
+    pa.timestamp("us", "UTC"): "timestamptz",
+    pa.uuid(): "uuid",
+    JSON: "jsonb",
+    INTERVAL: "interval",
+}
+_TAKES = {
+    "bool": pa.bool_(),
+    "int2": pa.int16(),
+    "int4": pa.int32(),
+    "int8": pa.int64(),
+    "float4": pa.float32(),
+    "float8": pa.float64(),
+    "text": pa.string(),
+    "varchar": pa.string(),
+    "bpchar": pa.string(),
+    "citext": pa.string(),
+    "bytea": pa.binary(),
+    "date": pa.date32(),
+    "time": pa.time64("us"),
+    "uuid": pa.uuid(),
+    "json": JSON,
+    "jsonb": JSON,
+    "interval": INTERVAL,
+}
+_EQUAL_BUT_NOT_THE_SAME = {"json", "citext", "interval"}
+"""Types without equality, or whose equality is looser than being the same value."""
+
+_HINTS = {
+    "22001": "make the column wider, or say how long values may be: `validate: {column: {max_length: n}}`",
+    "22003": "give the column a larger type",
+    "22021": "PostgreSQL's text cannot hold NUL characters: take them out with `derive`, or refuse them by `pattern`",
+    "23502": "the column must have a value: `validate: {column: {required: true}}`",
+    "23505": "rows with this key are there already, or come twice: use `write: merge` with `key`",
+    "25006": "the database is read-only (a standby?): connect to the primary",
+    "42501": "the user needs the right: GRANT CREATE, USAGE ON SCHEMA ..., GRANT INSERT, UPDATE, DELETE, SELECT ON ...",
+    "53100": "the server's disk is full: free some space, then run again",
+}
+_RETRYABLE = ("08", "40", "53", "55P03", "57P")
+
+_CONNECT_HINTS = {
+    "authentication failed": "the user or the password is wrong",
+    "no password supplied": "the URL has no password; write postgresql://user:password@host/database",
+    "refused": "is the server running, and are host and port right?",
+    "translate host name": "is the host's name right?",
+    "timeout expired": "is the host reachable from here (network, firewall)?",
+    "does not exist": "create it, or name another one in the URL",
+    "too many": "the server has no connection left: try later",
+}
+
+
+def warehouse(url: str) -> SqlWarehouse:
+    """The PostgreSQL database at a URL (`postgresql://user:password@host/database`).
+
+    Raises:
+        DestinationError: The URL cannot be read.
+    """
+    address, label = _address(url)
+    return SqlWarehouse(label, connect=lambda _: Postgres(address, label), exists=lambda: True)
+
+
+def _address(url: str) -> tuple[str, str]:
+    """What libpq takes, and what people may see."""
+    parts = urlsplit(url)
+    query = parse_qs(parts.query)
+    user, _, hosts = parts.netloc.rpartition("@")
+    if any(":" in host and not re.fullmatch(r"(\[.*\]|[^:]*):\d*", host) for host in hosts.split(",")):
+        raise DestinationError(
+            "the PostgreSQL URL cannot be read",
+            hint=f"write postgresql://user:password@host:5432/database; {_ESCAPES}",
+        )
+    options = {"connect_timeout": [_CONNECT_SECONDS], "application_name": ["pivotal"]} | query
+    address = parts._replace(scheme="postgresql", query=urlencode(options, doseq=True), fragment="")
+    shown = {name: values for name, values in query.items() if name in {"host", "port", "user", "dbname"}}
+    netloc = f"{user.partition(':')[0]}@{hosts}" if user else hosts
+    label = f"postgresql://{netloc}{parts.path}" + (f"?{urlencode(shown, doseq=True, safe='/')}" if shown else "")
+    return address.geturl(), label
+
+
+class Postgres:
+    """`Database` of PostgreSQL.
+
+    Args:
+        address: URL for libpq.
+        label: The URL without its password.
+    """
+
+    row_id = "ctid"
+    same = "IS NOT DISTINCT FROM"
+
+    def __init__(self, address: str, label: str) -> None:
+        from adbc_driver_postgresql import dbapi
+
+        self._label = label
+        try:
+            self._connection = dbapi.connect(address, autocommit=False)
+        except dbapi.Error as error:
+            raise _unreachable(label, str(error)) from None
+        self._cursor = self._connection.cursor()
+        timeout = round(get_settings().lock_timeout * 1000)
+        self.run(f"SET LOCAL lock_timeout = {timeout}")
+
+    def name(self, table: str) -> Name:
+        """See `Database.name`: the schema is the named one, or the one where the search path finds the table."""
+        schema, _, name = table.rpartition(".")
+        return Name([self._short(schema or self._schema_of(name)), self._short(name)])
+
+    def key(self, column: str) -> str:
+        """See `Database.key`: upper and lower case differ."""
+        return self._short(column)
+
+    def columns(self, name: Name) -> list[Column]:
+        """See `Database.columns`."""
+        sql = """
+            SELECT a.attname, format_type(a.atttypid, a.atttypmod), base.typname, base.typtype::text,
+                   CASE t.typtype WHEN 'd' THEN t.typtypmod ELSE a.atttypmod END
+            FROM pg_attribute AS a
+            JOIN pg_type AS t ON t.oid = a.atttypid
+            JOIN pg_type AS base ON base.oid = CASE t.typtype WHEN 'd' THEN t.typbasetype ELSE t.oid END
+            WHERE a.attrelid = to_regclass(?) AND a.attnum > 0 AND NOT a.attisdropped
+            ORDER BY a.attnum"""
+        return [_column(*row) for row in self.query(sql, [name.sql])]
+
+    def declare(self, kind: pa.DataType) -> str | None:
+        """See `Database.declare`."""
+        if pa.types.is_decimal(kind):
+            return f"numeric({kind.precision},{kind.scale})"
+        return _DECLARED.get(kind)
+
+    def prepare(self, name: Name) -> None:
+        """See `Database.prepare`."""
+        self.query("SELECT pg_advisory_xact_lock(hashtext(?))::text", [name.sql])
+        if not self.query("SELECT 1 WHERE to_regnamespace(?) IS NOT NULL", [quoted(name.parts[0])]):
+            self.run(f"CREATE SCHEMA IF NOT EXISTS {quoted(name.parts[0])}")
+
+    def lock(self, name: Name) -> None:
+        """See `Database.lock`."""
+        self.run(f"LOCK TABLE {name.sql} IN SHARE ROW EXCLUSIVE MODE")
+
+    def run(self, sql: str, values: Sequence[str | int] = ()) -> int:
+        """See `Database.run`."""
+        with self._errors():
+            self._cursor.execute(*_numbered(sql, values))
+            return int(self._cursor.rowcount)
+
+    def query(self, sql: str, values: Sequence[str | int] = ()) -> list[tuple[Any, ...]]:
+        """See `Database.query`."""
+        with self._errors():
+            self._cursor.execute(*_numbered(sql, values))
+            return list(self._cursor.fetchall())
+
+    def insert(self, name: Name, rows: pa.RecordBatch) -> int:
+        """See `Database.insert`: the driver tells what it sent, the server what it took."""
+        where = {"temporary": True} if name.temporary else {"db_schema_name": name.parts[0]}
+        before = self._taken(name)
+        with self._errors():
+            self._cursor.adbc_ingest(name.parts[-1], rows, mode="append", **where)
+        return self._taken(name) - before
+
+    def commit(self) -> None:
+        """See `Database.commit`."""
+        with self._errors():
+            self._connection.commit()
+
+    def close(self) -> None:
+        """See `Database.close`."""
+        self._cursor.close()
+        self._connection.close()
+
+    def _taken(self, name: Name) -> int:
+        """Rows inserted into a table (or its partitions) by this transaction so far."""
+        sql = """SELECT coalesce(sum(pg_stat_get_xact_tuples_inserted(coalesce(part.relid, whole.id))), 0)::bigint
+                 FROM (SELECT to_regclass(?)::oid AS id) AS whole
+                 LEFT JOIN pg_partition_tree(whole.id) AS part ON true"""
+        return int(self.query(sql, [name.sql])[0][0])
+
+    def _schema_of(self, table: str) -> str:
+        sql = """SELECT coalesce((SELECT nspname FROM pg_namespace AS n JOIN pg_class AS c ON c.relnamespace = n.oid
+                                  WHERE c.oid = to_regclass(?)), current_schema())::text"""
+        schema = self.query(sql, [quoted(table)])[0][0]
+        if schema is None:
+            raise DestinationError(
+                f"{self._label}: the search path has no schema that exists, for table {table}",
+                hint=f"name one: `table: public.{table}`",
+            )
+        return str(schema)
+
+    def _short(self, name: str) -> str:
+        if len(name.encode()) > _LONGEST_NAME:
+            raise DestinationError(
+                f"{self._label}: the name {name} is longer than the {_LONGEST_NAME} bytes that PostgreSQL keeps",
+                hint=f"give it a shorter one: `map: {{{name}: short_name}}`",
+            )
+        return name
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        from adbc_driver_postgresql import dbapi
+
+        try:
+            yield
+        except dbapi.Error as error:
+            raise _refused(self._label, error) from None
+
+
+def _column(name: str, declared: str, base: str, kind: str, modifier: int) -> Column:
+    takes = pa.string() if kind == "e" else _TAKES.get(base)
+    identity = base not in _EQUAL_BUT_NOT_THE_SAME
+    if base == "numeric":
+        bounded = modifier > 0
+        scale = (modifier - 4) & 0xFFFF
+        takes = pa.decimal256(min((modifier - 4) >> 16, 76), scale) if bounded else pa.decimal256(76, 38)
+        identity = bounded  # 1.0 and 1.00 are equal, and a bare numeric keeps them apart
+    elif base in {"timestamp", "timestamptz"}:
+        unit = "us" if modifier < 0 or modifier == 6 else "ms" if modifier >= 3 else "s"
+        takes = pa.timestamp(unit, "UTC" if base == "timestamptz" else None)
+    return Column(name, takes, declared, identity)
+
+
+def _numbered(sql: str, values: Sequence[str | int]) -> tuple[str, Sequence[str | int] | None]:
+    """The statement with $1, $2, ... for each `?`."""
+    if not values:
+        return sql, None
+    numbers = iter(range(1, len(values) + 1))
+    return re.sub(r"\?", lambda _: f"${next(numbers)}", sql), values
+
+
+def _unreachable(label: str, text: str) -> DestinationError:
+    if "connection option" in text or "URI" in text or "percent-encoded" in text:
+        return DestinationError(  # libpq shows a part of the URL here, which may be of the password
+            f"{label}: the URL cannot be read",
+            hint=_ESCAPES,
+        )
+    reason = " ".join(text.partition("Failed to connect: ")[2].split()) or text
+    hint = next((hint for part, hint in _CONNECT_HINTS.items() if part in text), None)
+    return DestinationError(f"{label}: {reason}", hint=hint, retryable="FATAL" not in text or "too many" in text)
+
+
+def _refused(label: str, error: dbapi.Error) -> DestinationError:
+    details = {key: value.decode(errors="replace") for key, value in error.details}
+    reason = details.get("PG_DIAG_MESSAGE_PRIMARY") or _server_text(str(error))
+    if detail := details.get("PG_DIAG_MESSAGE_DETAIL"):
+        reason = f"{reason} ({detail})"
+    if found := re.search(r"COPY (\S+), line \d+, column (\S+)", str(error)):
+        reason = f"{reason}: column {found[2]} of {found[1]}"
+    state = error.sqlstate or "08000"
+    return DestinationError(f"{label}: {reason}", hint=_HINTS.get(state), retryable=state.startswith(_RETRYABLE))
+
+
+def _server_text(text: str) -> str:
+    """The server's own words, out of the driver's."""
+    found = re.search(r"(?:ERROR|FATAL):\s+(.*?)(?:\nCONTEXT|\n\nQuery was|\. SQLSTATE|$)", text, re.DOTALL)
+    return " ".join((found[1] if found else text).split())

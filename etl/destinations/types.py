@@ -1,0 +1,194 @@
+"""The types that warehouses keep, and the one rule of who fits into whom: nothing is lost, or it is an error.
+
+Arrow's types are the common tongue. Every database here keeps boolean, int16/32/64, float32/64, decimal(p,s), text,
+binary, date, time, timestamp with and without zone (microseconds), uuid and json; lists and structs become json.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from errors import DestinationError
+
+JSON = pa.json_()
+INTERVAL = pa.month_day_nano_interval()
+
+_KEPT = {
+    pa.int8(): pa.int16(),
+    pa.uint8(): pa.int16(),
+    pa.uint16(): pa.int32(),
+    pa.uint32(): pa.int64(),
+    pa.uint64(): pa.decimal128(20, 0),
+    pa.float16(): pa.float32(),
+    pa.large_string(): pa.string(),
+    pa.string_view(): pa.string(),
+    pa.large_binary(): pa.binary(),
+    pa.binary_view(): pa.binary(),
+    pa.date64(): pa.date32(),
+}
+_AS_THEY_ARE = {
+    pa.null(), pa.bool_(), pa.int16(), pa.int32(), pa.int64(), pa.float32(), pa.float64(), pa.string(), pa.binary(),
+    pa.date32(), pa.uuid(), INTERVAL,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a table.
+
+    Args:
+        name: As the table spells it.
+        type: What it takes, as an Arrow type; None if the engine cannot write into it.
+        declared: Its type as the database writes it.
+        identity: Whether equal values are the same value (not so for json or case-insensitive text).
+        order: What an ORDER BY and a comparison need besides the name.
+    """
+
+    name: str
+    type: pa.DataType | None
+    declared: str
+    identity: bool = True
+    order: str = ""
+
+
+def kept(kind: pa.DataType) -> pa.DataType | None:
+    """The type in which warehouses keep values of an Arrow type; None if they cannot."""
+    types = pa.types
+    if types.is_dictionary(kind):
+        return kept(kind.value_type)
+    if types.is_nested(kind) or isinstance(kind, pa.JsonType):
+        return JSON
+    if types.is_decimal(kind) and kind.precision <= 38:
+        return pa.decimal128(kind.precision, kind.scale)
+    if types.is_timestamp(kind):
+        return pa.timestamp("us", "UTC" if kind.tz else None)
+    if types.is_time(kind) or types.is_fixed_size_binary(kind):
+        return pa.time64("us") if types.is_time(kind) else pa.binary()
+    return kind if kind in _AS_THEY_ARE else _KEPT.get(kind)
+
+
+def fits(value: pa.DataType, column: pa.DataType) -> bool:
+    """Whether every value of a type fits into a column of another without loss."""
+    types = pa.types
+    if value == column or types.is_null(value):
+        return True
+    if types.is_integer(value):
+        return _integer_fits(value, column)
+    if types.is_decimal(value) and types.is_decimal(column):
+        whole = value.precision - value.scale <= column.precision - column.scale
+        return bool(whole and value.scale <= column.scale)
+    if types.is_floating(value) and types.is_floating(column):
+        return bool(value.bit_width <= column.bit_width)
+    if types.is_timestamp(value) and types.is_timestamp(column):
+        return bool((value.tz is None) == (column.tz is None))
+    return isinstance(value, pa.JsonType) and bool(types.is_string(column))
+
+
+def _integer_fits(value: pa.DataType, column: pa.DataType) -> bool:
+    low, high = _range(value)
+    if pa.types.is_integer(column):
+        return _range(column)[0] <= low and high <= _range(column)[1]
+    if pa.types.is_decimal(column):
+        return bool(len(str(high)) <= column.precision - column.scale)
+    mantissa = {pa.float32(): 24, pa.float64(): 53}.get(column, 0)
+    return high < 2**mantissa
+
+
+def _range(kind: pa.DataType) -> tuple[int, int]:
+    if pa.types.is_unsigned_integer(kind):
+        return 0, 2**kind.bit_width - 1
+    return -(2 ** (kind.bit_width - 1)), 2 ** (kind.bit_width - 1) - 1
+
+
+def keep(table: str, rows: pa.RecordBatch) -> pa.RecordBatch:
+    """The rows in the types that warehouses keep.
+
+    Raises:
+        DestinationError: A column cannot be kept without loss.
+    """
+    arrays = [_kept_array(table, field, array) for field, array in zip(rows.schema, rows.columns, strict=True)]
+    return pa.record_batch(arrays, names=rows.schema.names)
+
+
+def _kept_array(table: str, field: pa.Field, array: pa.Array) -> pa.Array:
+    kind = kept(field.type)
+    if kind is None:
+        raise DestinationError(
+            f"{table}: column {field.name} has the type {field.type}, which no database here can keep",
+            hint=f"convert it: `convert: {{{field.name}: string}}`",
+        )
+    if pa.types.is_nested(field.type):
+        return _as_json(array)
+    return array if kind == field.type else cast(table, field.name, array, kind)
+
+
+def fit(table: str, rows: pa.RecordBatch, columns: Mapping[str, Column]) -> pa.RecordBatch:
+    """The rows in the types and with the names of a table's columns; each name of `rows` is in `columns`.
+
+    Raises:
+        DestinationError: A column's values do not fit the table's column.
+    """
+    found = [columns[name] for name in rows.schema.names]
+    arrays = [_fitted(table, column, array) for column, array in zip(found, rows.columns, strict=True)]
+    return pa.record_batch(arrays, names=[column.name for column in found])
+
+
+def _fitted(table: str, column: Column, array: pa.Array) -> pa.Array:
+    if column.type is None or not fits(array.type, column.type):
+        wanted = _conversion(column.type)
+        raise DestinationError(
+            f"{table}: column {column.name} is {column.declared}, the data has {array.type}",
+            hint=(f"convert it: `convert: {{{column.name}: {wanted}}}`, or " if wanted else "")
+            + "change the table's column",
+        )
+    return array if array.type == column.type else cast(table, column.name, array, column.type)
+
+
+def _conversion(kind: pa.DataType | None) -> str | None:
+    """What a pipeline file calls the type in `convert`."""
+    if kind is None or pa.types.is_binary(kind) or pa.types.is_time(kind) or kind == INTERVAL:
+        return None
+    if pa.types.is_decimal(kind):
+        return f"decimal({kind.precision},{kind.scale})"
+    if pa.types.is_timestamp(kind):
+        return "timestamp"
+    if pa.types.is_integer(kind):
+        return "bigint" if kind.bit_width == 64 else "integer"
+    if isinstance(kind, pa.JsonType):
+        return "json"
+    names = {pa.string(): "string", pa.bool_(): "boolean", pa.date32(): "date", pa.uuid(): "uuid"}
+    return names.get(kind, "number")
+
+
+def cast(table: str, name: str, array: pa.Array, kind: pa.DataType) -> pa.Array:
+    """The same values in another type.
+
+    Raises:
+        DestinationError: A value would change.
+    """
+    if isinstance(array, pa.ExtensionArray):
+        array = array.storage
+    if isinstance(kind, pa.BaseExtensionType):
+        return pa.ExtensionArray.from_storage(kind, cast(table, name, array, kind.storage_type))
+    if pa.types.is_decimal256(kind) and pa.types.is_decimal(array.type):
+        return array  # a column of more digits than Arrow's 128 bits takes decimals as they are
+    try:
+        return array.cast(kind)
+    except pa.ArrowInvalid as error:
+        raise DestinationError(
+            f"{table}: column {name}: a value does not fit {kind} exactly: {error}",
+            hint="convert the column to a type that holds its values",
+        ) from None
+
+
+def _as_json(array: pa.Array) -> pa.Array:
+    import duckdb
+
+    with duckdb.connect() as engine:
+        values: Any = engine.from_arrow(pa.table({"value": array}))
+        text = values.project("CASE WHEN value IS NOT NULL THEN to_json(value) END AS value").to_arrow_table()
+    return pa.ExtensionArray.from_storage(JSON, text["value"].combine_chunks().cast(pa.string()))
