@@ -214,6 +214,8 @@ def _column(field: pa.Field, declared: str) -> Column:
     takes = field.type
     if pa.types.is_dictionary(takes):
         takes = takes.value_type
+    if isinstance(takes, pa.Bool8Type):
+        takes = pa.bool_()
     if declared == "HUGEINT":
         takes = pa.decimal128(38, 0)
     return Column(field.name, takes, declared, identity=takes not in {JSON, INTERVAL})
