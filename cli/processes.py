@@ -87,9 +87,27 @@ class Children:
             time.sleep(0.05)
         raise PivotalError(f"{child.name} did not start on port {port}; it said last:\n" + "\n".join(child.tail))
 
-    def ended(self) -> Child | None:
-        """A child that has ended; None while all run."""
-        return next((child for child in self._children if child.process.poll() is not None), None)
+    def wait(self) -> None:
+        """Waits until a child ends or this process is interrupted (Ctrl-C, SIGTERM).
+
+        Raises:
+            PivotalError: A child ended by itself.
+            KeyboardInterrupt: Somebody ended this process.
+        """
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        while True:
+            self.check()
+            time.sleep(0.2)
+
+    def check(self) -> None:
+        """Looks whether all children run.
+
+        Raises:
+            PivotalError: One ended by itself; its last lines are in the message.
+        """
+        for child in self._children:
+            if (code := child.process.poll()) is not None:
+                raise PivotalError(f"{child.name} ended with exit code {code}; it said last:\n" + "\n".join(child.tail))
 
     def stop(self) -> None:
         """Asks all to end, waits, and kills what is left."""
