@@ -123,7 +123,8 @@ def _nested(hint: _Hint, value: Form, path: str) -> object:
     if hint.record is not None:
         return _record(hint.record, value, path)
     if hint.value is not None:
-        return {key: _value(_take_apart(hint.value), each, _join(path, key)) for key, each in value.items()}
+        each = _take_apart(hint.value)  # an empty value unsets a key
+        return {key: text and _value(each, text, _join(path, key)) for key, text in value.items()}
     if hint.item is not None and all(key.isdigit() for key in value):
         item = _take_apart(hint.item)
         return [_value(item, value[key], _join(path, key)) for key in sorted(value, key=int)]
