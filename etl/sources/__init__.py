@@ -1,0 +1,27 @@
+"""Where rows come from: databases, files, HTTP APIs."""
+
+from __future__ import annotations
+
+from etl.pipeline import ApiSource, FileSource, Pipeline
+from etl.stream import Source
+
+
+def open_source(pipeline: Pipeline) -> Source:
+    """The source that a pipeline declares; nothing is read and nobody is called before `Source.open`.
+
+    Raises:
+        PivotalError: The source is declared in a way that cannot work, or an environment variable is not set.
+    """
+    source = pipeline.source
+    once = pipeline.destination.write != "merge"  # whoever cannot merge must not be given a row twice
+    if isinstance(source, FileSource):
+        from etl.sources.file import Files
+
+        return Files(source)
+    if isinstance(source, ApiSource):
+        from etl.sources.api import Api
+
+        return Api(source, once=once)
+    from etl.sources.database import Database
+
+    return Database(source, once=once)
