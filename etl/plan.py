@@ -1,0 +1,281 @@
+"""Rules, compiled once for a schema: one SELECT that judges every row, and one that says what is wrong with bad rows.
+
+In SQL the data's columns are r0, r1, ..., converted values v0, ..., derived ones d0, ..., predicates p0, .... An
+expression is a macro whose parameters are the columns that it names, so no name can be mistaken for another. Derived
+values and predicates come wrapped, `TRY({'v': ...})`: the whole is NULL if it fails, and `v` is NULL if that is its
+value.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import duckdb
+import pyarrow as pa
+
+from errors import RuleError
+from etl.checks import Rule, Value, check_rules, conversion_rule
+from etl.convert import INTEGERS, NoConversionError, conversion, engine_type, is_numeric
+from etl.expressions import Expression, ExpressionError, parse, result_type
+from etl.mapping import Mapped, mapped_columns, unknown_column
+from etl.pipeline import Transform
+from etl.session import quoted
+
+GOOD, BROKEN, FILTERED = range(3)
+"""What a row is, in the column `status` of `Plan.judge`."""
+
+_WIDE = {"HUGEINT", "UHUGEINT", "BIGNUM"}
+_NOT_KEPT = re.compile(r"\b(HUGEINT|UHUGEINT|BIGNUM|BIT|ENUM|GEOMETRY|TIME WITH TIME ZONE|TUPLE|TYPE|UNION|VARIANT)\b")
+_JSON = re.compile(r"\bJSON\b")
+_MAY_DIVIDE = re.compile(r"[/%]|mod\(|divide\(")
+_HASHED_EXACTLY = {"BOOLEAN", "DATE", "DOUBLE", "FLOAT", "TIME", "TIMESTAMP", "TIMESTAMP WITH TIME ZONE"}
+"""Types of at most 64 bits: DuckDB's hash gives each of their values a number of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """A column of the result.
+
+    Args:
+        name: Its name.
+        kept: Where the data has it, if it is handed on as it is.
+        value: The value.
+    """
+
+    name: str
+    kept: Mapped | None
+    value: Value
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Rules for one schema.
+
+    Args:
+        judge: SELECT over `rows`, one row each: `status`; o0, ... (outputs that are not kept); k0, h0, n0, ... (key,
+            hash and presence of the value that rule 0 wants unique).
+        diagnose: SELECT over `rows`, one row each: t0, ... (the data's columns as text); b0, ... (whether the row
+            breaks rule 0, ...); s0_0, ... (what the message of rule 0 shows).
+        types: Column of the data -> its DuckDB type.
+        rules: The rules.
+        outputs: The columns of the result.
+    """
+
+    judge: str
+    diagnose: str
+    types: Mapping[str, str]
+    rules: Sequence[Rule]
+    outputs: Sequence[Output]
+
+    @property
+    def unique(self) -> dict[int, str]:
+        """Rules that look at other rows, too: number -> column."""
+        return {number: rule.column for number, rule in enumerate(self.rules) if rule.text == "unique"}
+
+
+def compile_plan(session: duckdb.DuckDBPyConnection, transform: Transform, schema: pa.Schema) -> Plan:
+    """Compiles rules for a schema.
+
+    Args:
+        session: Where they will run.
+        transform: The rules.
+        schema: What they will run on.
+
+    Raises:
+        RuleError: They do not fit the schema.
+    """
+    draft = _Draft(session, mapped_columns(transform, schema), schema)
+    for name, target in transform.convert.items():
+        draft.convert(name, target)
+    for name, checks in transform.checks.items():
+        draft.rules += check_rules(session, name, checks, draft.read[name], draft.values[name])
+    for number, (name, text) in enumerate(transform.derive.items()):
+        draft.derive(f"d{number}", name, text)
+    for number, text in enumerate(transform.filter):
+        draft.filter(f"p{number}", text)
+    return draft.plan()
+
+
+class _Draft:
+    """A plan in the making: each step adds its rule, and a layer around the SELECT so far."""
+
+    def __init__(self, session: duckdb.DuckDBPyConnection, columns: Sequence[Mapped], schema: pa.Schema) -> None:
+        self._session = session
+        self._types = _source_types(session, schema)
+        kinds = _types(session, [column.sql for column in columns])
+        self._columns = {column.name: column for column in columns}
+        self.read = {column.name: Value(column.sql, kind) for column, kind in zip(columns, kinds, strict=True)}
+        self.values = dict(self.read)
+        self.rules: list[Rule] = []
+        self._conditions: list[str] = []
+        self._rows = "rows"
+
+    def convert(self, name: str, target: str) -> None:
+        read = self.read[name]
+        try:
+            kind = engine_type(target)
+            converted = conversion(read.sql, read.type, kind)
+        except NoConversionError as error:
+            raise RuleError(f"convert: {name}: {target}: {error}") from None
+        if converted != read.sql:
+            value = Value(f"v{len(self.rules)}", kind)
+            self._layer(f"{converted} AS {value.sql}")
+            self.values[name] = value
+            self.rules.append(conversion_rule(name, target, kind, read, value.sql))
+
+    def derive(self, alias: str, name: str, text: str) -> None:
+        expression, used, kind = self._typed(f"derive: {name}", text)
+        call = self._macro(alias, expression, used)
+        if kind in _WIDE:
+            kind, call = "DECIMAL(38,0)", f"CAST({call} AS DECIMAL(38,0))"
+        if _NOT_KEPT.search(kind):
+            raise RuleError(
+                f"derive: {name}: the result is a {kind}, which is kept nowhere",
+                hint="give it another type: CAST(... AS VARCHAR)",
+            )
+        self._try(alias, expression, call, used)
+        self.values[name] = Value(f"{alias}.v", kind)
+        self._failure(name, f"derive: {name}", alias, f"{text} cannot be computed", used)
+
+    def filter(self, alias: str, text: str) -> None:
+        expression, used, kind = self._typed("filter", text)
+        if kind not in {"BOOLEAN", '"NULL"'}:
+            raise RuleError(f"filter: {text} is a {kind}, not a condition", hint="write a comparison: status <> 'test'")
+        self._try(alias, expression, self._macro(alias, expression, used), used)
+        self._conditions.append(f"{alias}.v")
+        self._failure("", f"filter: {text}", alias, f"{text} cannot be told", used)
+
+    def plan(self) -> Plan:
+        outputs = [self._output(name) for name in self.values]
+        return Plan(
+            judge=f"SELECT {', '.join(self._judgement(outputs))} FROM {self._rows}",
+            diagnose=f"SELECT {', '.join(self._diagnosis())} FROM {self._rows}",
+            types=self._types,
+            rules=tuple(self.rules),
+            outputs=outputs,
+        )
+
+    def _judgement(self, outputs: Sequence[Output]) -> Iterator[str]:
+        broken = " OR ".join(f"({rule.broken})" for rule in self.rules) or "false"
+        stays = " AND ".join(self._conditions) or "true"
+        status = f"CASE WHEN {broken} THEN {BROKEN} WHEN {stays} THEN {GOOD} ELSE {FILTERED} END"
+        yield f"CAST({status} AS TINYINT) AS status"
+        for number, output in enumerate(outputs):
+            if not output.kept:
+                # Arrow would get a UUID as text
+                sql = f"CAST({output.value.sql} AS BLOB)" if output.value.type == "UUID" else output.value.sql
+                yield f"{sql} AS o{number}"
+        for number, rule in enumerate(self.rules):
+            if rule.text == "unique":
+                yield from self._keys(number, self.values[rule.column])
+
+    def _diagnosis(self) -> Iterator[str]:
+        for number, kind in enumerate(self._types.values()):
+            yield f"{_as_text(Value(f'r{number}', kind))} AS t{number}"
+        for number, rule in enumerate(self.rules):
+            yield f"({rule.broken}) IS TRUE AS b{number}"
+            for place, value in enumerate(rule.shown):
+                yield f"{_as_text(value)} AS s{number}_{place}"
+
+    def _output(self, name: str) -> Output:
+        value = self.values[name]
+        return Output(name, self._columns[name] if value == self.read.get(name) else None, value)
+
+    def _keys(self, number: int, value: Value) -> Iterator[str]:
+        key, other = f"hash({value.sql})", "0"
+        if value.type in INTEGERS - {"UBIGINT"}:
+            key = f"coalesce(CAST({value.sql} AS BIGINT), 0)"  # in order, if the data is
+        elif value.type not in _HASHED_EXACTLY:
+            other = f"hash(reverse(CAST({value.sql} AS VARCHAR)))"
+        yield f"{key} AS k{number}"
+        yield f"CAST({other} AS UBIGINT) AS h{number}"
+        yield f"{value.sql} IS NOT NULL AS n{number}"
+
+    def _layer(self, item: str) -> None:
+        self._rows = f"(SELECT *, {item} FROM {self._rows})"
+
+    def _typed(self, section: str, text: str) -> tuple[Expression, dict[str, Value], str]:
+        """An expression, the values that it uses, and its type."""
+        try:
+            expression = parse(text)
+            used = {name: self._used(section, name) for name in {n.lower(): n for n in expression.columns}.values()}
+            kind = result_type(text, {name: value.type for name, value in used.items()})
+        except ExpressionError as error:
+            raise RuleError(f"{section}: {text}: {error.message}", hint=error.hint) from None
+        if kind is None:
+            raise RuleError(
+                f"{section}: {text}: its type cannot be told", hint="give the columns that it uses a type in `convert`"
+            )
+        return expression, used, kind
+
+    def _used(self, section: str, name: str) -> Value:
+        """A column by its name in an expression, where upper and lower case are the same unless both are there."""
+        if name in self.values:
+            return self.values[name]
+        alike = [value for known, value in self.values.items() if known.lower() == name.lower()]
+        if len(alike) != 1:
+            raise unknown_column(section, name, list(self.values))
+        return alike[0]
+
+    def _macro(self, alias: str, expression: Expression, used: Mapping[str, Value]) -> str:
+        parameters = ", ".join(quoted(name) for name in used)
+        self._session.execute(f"CREATE OR REPLACE TEMP MACRO {alias}({parameters}) AS ({expression.sql})")
+        return f"{alias}({', '.join(value.sql for value in used.values())})"
+
+    def _try(self, alias: str, expression: Expression, call: str, used: Mapping[str, Value]) -> None:
+        """Adds a value that may fail.
+
+        A failing row makes the engine go through the 2048 rows around it one by one. So rows that may divide by
+        zero get a branch of their own: what it gives is the same.
+        """
+        attempt = f"TRY({{'v': {call}}})"
+        zero = " OR ".join(f"{value.sql} = 0" for value in used.values() if is_numeric(value.type))
+        if zero and _MAY_DIVIDE.search(expression.sql):
+            attempt = f"CASE WHEN {zero} THEN {attempt} ELSE {attempt} END"
+        self._layer(f"{attempt} AS {alias}")
+
+    def _failure(self, column: str, rule: str, alias: str, says: str, used: Mapping[str, Value]) -> None:
+        self.rules.append(Rule(column, rule, f"{alias} IS NULL", says, used=used))
+
+
+def _as_text(value: Value) -> str:
+    """A value as text from which CAST(... AS type) brings it back."""
+    plain = _JSON.sub("VARCHAR", value.type)  # JSON inside a nested value must be quoted, as text is
+    return f"CAST({value.sql} AS VARCHAR)" if plain == value.type else f"CAST(CAST({value.sql} AS {plain}) AS VARCHAR)"
+
+
+def _source_types(session: duckdb.DuckDBPyConnection, schema: pa.Schema) -> dict[str, str]:
+    """The DuckDB types of the data's columns.
+
+    Raises:
+        RuleError: A column has a type that would not come out of the quarantine as it went in.
+    """
+    types = {}
+    for number, field in enumerate(schema):
+        session.register("rows", pa.table({f"r{number}": pa.array([], field.type)}))
+        try:
+            types[field.name] = _types(session, [f"r{number}"])[0]
+        except duckdb.Error:
+            raise _unreadable(field) from None
+        if "duration[ns]" in str(field.type):
+            raise _unreadable(field)
+    session.register("rows", renamed(schema.empty_table()))
+    return types
+
+
+def renamed(rows: pa.Table | pa.RecordBatch) -> pa.Table:
+    """The data with the names that a plan knows: r0, r1, ..."""
+    return pa.table(rows.columns, names=[f"r{number}" for number in range(rows.num_columns)])
+
+
+def _types(session: duckdb.DuckDBPyConnection, items: Sequence[str]) -> list[str]:
+    return [str(kind) for kind in session.sql(f"SELECT {', '.join(items)} FROM rows").types]
+
+
+def _unreadable(field: pa.Field) -> RuleError:
+    return RuleError(
+        f"column {field.name} has the type {field.type}, which the rules cannot read exactly",
+        hint="read it as another type: leave the column out, or CAST it in the source's query",
+    )

@@ -1,0 +1,171 @@
+"""The rules of a pipeline, run over batches: map, convert, validate, derive, filter, in this order.
+
+Every batch goes through one SELECT, without a copy of what no rule touches; only bad rows become Python objects.
+
+- A row breaks a rule or it does not; what it breaks is told in full, but a value that does not convert breaks no
+  other rule of its column.
+- `unique` holds over the whole run: the first good row takes the value. Rows that break another rule take none;
+  rows that `filter` leaves out do, since it comes after `validate`.
+- A derived value or a predicate that fails (division by zero, overflow, a bad cast) is a broken rule. NULL is none.
+- A row stays if every predicate is true: NULL is not.
+- A row that breaks a rule is quarantined, also if `filter` would leave it out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+
+from errors import RuleError
+from etl.pipeline import Transform
+from etl.plan import BROKEN, FILTERED, GOOD, Plan, compile_plan, renamed
+from etl.session import open_session
+from etl.stream import BadRow, Batch, Broken, Origin, Transformed
+from etl.unique import Mask, Seen, UniqueColumn, Values, duplicates
+
+
+class Rules:
+    """Applies the rules to the batches of one run.
+
+    Batches may differ (JSON knows a column only where it has a value): rules are compiled once for each schema, and
+    a column that a batch lacks but an earlier one had is NULL.
+
+    Args:
+        transform: The rules.
+        threads: How many threads one batch may use.
+    """
+
+    def __init__(self, transform: Transform, *, threads: int = 1) -> None:
+        self._transform = transform
+        self._session = open_session(threads)
+        self._plans: dict[pa.Schema, Plan] = {}
+        self._columns: dict[str, pa.Field] = {}
+        self._seen: dict[str, Seen] = {}
+
+    def apply(self, batch: Batch) -> Transformed:
+        """Splits a batch into rows that follow the rules, rows that break some, and rows that are filtered out.
+
+        Raises:
+            RuleError: The rules do not fit the batch's columns.
+        """
+        if not batch.rows.num_columns:
+            return Transformed(batch.rows, (), 0)
+        rows = self._complete(batch.rows)
+        plan = self._plan(rows.schema)
+        judged = self._select(plan.judge, rows)
+        status = _numbers(judged, "status").copy()
+        duplicate = self._duplicates(plan, judged, status == BROKEN)
+        for mask in duplicate.values():
+            status[mask] = BROKEN
+        return Transformed(
+            good=_result(plan, rows, judged, status == GOOD),
+            bad=self._diagnosed(plan, rows, np.flatnonzero(status == BROKEN), duplicate, batch.origin),
+            filtered=int(np.count_nonzero(status == FILTERED)),
+        )
+
+    def close(self) -> None:
+        """Frees the engine and the disk."""
+        self._session.close()
+        for seen in self._seen.values():
+            seen.close()
+
+    def _complete(self, rows: pa.RecordBatch) -> pa.RecordBatch:
+        """The rows with every column that the run has had so far, in the same order."""
+        names = rows.schema.names
+        if len(set(names)) < len(names):
+            raise RuleError(
+                f"the data has two columns named {next(name for name in names if names.count(name) > 1)}",
+                hint="give one of them another name in the source",
+            )
+        for field in rows.schema:
+            if field.name not in self._columns or pa.types.is_null(self._columns[field.name].type):
+                self._columns[field.name] = field
+        for field in self._columns.values():
+            place = rows.schema.get_field_index(field.name)
+            if place < 0:
+                rows = rows.append_column(field, pa.nulls(rows.num_rows, field.type))
+            elif pa.types.is_null(rows.schema.field(place).type):
+                rows = rows.set_column(place, field, pa.nulls(rows.num_rows, field.type))
+        return rows if rows.schema.names == list(self._columns) else rows.select(list(self._columns))
+
+    def _plan(self, schema: pa.Schema) -> Plan:
+        if schema not in self._plans:
+            self._plans[schema] = compile_plan(self._session, self._transform, schema)
+        return self._plans[schema]
+
+    def _select(self, query: str, rows: pa.RecordBatch) -> pa.Table:
+        self._session.register("rows", renamed(rows))
+        try:
+            return self._session.sql(query).to_arrow_table()
+        except duckdb.Error as error:
+            raise RuleError(f"the rules cannot be run: {str(error).splitlines()[0]}") from error
+
+    def _duplicates(self, plan: Plan, judged: pa.Table, broken: Mask) -> dict[int, Mask]:
+        """For each `unique` rule, by its number, the rows that break it."""
+        if not plan.unique:
+            return {}
+        columns = [
+            UniqueColumn(
+                seen=self._seen.setdefault(column, Seen()),
+                values=Values(_numbers(judged, f"k{number}").view(np.int64), _numbers(judged, f"h{number}")),
+                present=_numbers(judged, f"n{number}"),
+            )
+            for number, column in plan.unique.items()
+        ]
+        return dict(zip(plan.unique, duplicates(columns, broken), strict=True))
+
+    def _diagnosed(
+        self,
+        plan: Plan,
+        rows: pa.RecordBatch,
+        bad: np.ndarray[Any, np.dtype[np.intp]],
+        duplicate: dict[int, Mask],
+        origin: Callable[[int], Origin],
+    ) -> list[BadRow]:
+        if not bad.size:
+            return []
+        found = self._select(plan.diagnose, rows.take(pa.array(bad)))
+        broken: list[list[Broken]] = [[] for _ in bad]
+        for number, rule in enumerate(plan.rules):
+            breaks = duplicate[number][bad] if number in duplicate else _numbers(found, f"b{number}")
+            texts = [found[f"s{number}_{place}"] for place in range(len(rule.shown))]
+            for row in np.flatnonzero(breaks).tolist():
+                message = rule.message([text[row].as_py() for text in texts])
+                broken[row].append(Broken(rule.column, rule.text, message))
+        columns = [found[f"t{number}"].to_pylist() for number in range(len(plan.types))]
+        return [
+            BadRow(dict(zip(plan.types, texts, strict=True)), plan.types, tuple(why), origin(row))
+            for row, why, *texts in zip(bad.tolist(), broken, *columns, strict=True)
+        ]
+
+
+def _result(plan: Plan, rows: pa.RecordBatch, judged: pa.Table, good: Mask) -> pa.RecordBatch:
+    fields, arrays = [], []
+    for number, output in enumerate(plan.outputs):
+        if output.kept:
+            fields.append(output.kept.field(rows.schema))
+            arrays.append(output.kept.array(rows))
+        else:
+            array = _extended(judged[f"o{number}"].combine_chunks(), output.value.type)
+            fields.append(pa.field(output.name, array.type))
+            arrays.append(array)
+    result = pa.record_batch(arrays, schema=pa.schema(fields))
+    return result if good.all() else result.filter(pa.array(good))
+
+
+def _extended(array: pa.Array, kind: str) -> pa.Array:
+    """Gives json and uuid the types that Arrow has for them."""
+    if kind == "JSON":
+        return pa.ExtensionArray.from_storage(pa.json_(), array)
+    if kind == "UUID":
+        return pa.ExtensionArray.from_storage(pa.uuid(), array.cast(pa.binary(16)))
+    return array
+
+
+def _numbers(table: pa.Table, name: str) -> np.ndarray[Any, Any]:
+    numbers: np.ndarray[Any, Any] = table[name].to_numpy()
+    return numbers
