@@ -142,6 +142,20 @@ def result_type(text: str, types: Mapping[str, str]) -> str | None:
     return described[0][1] if all(name.lower() in known for name in expression.columns) else None
 
 
+def check_pattern(pattern: str) -> None:
+    """Lets a regular expression pass that the engine (RE2) can use.
+
+    Raises:
+        ExpressionError: It is none.
+    """
+    import duckdb
+
+    try:
+        _ask("SELECT regexp_full_match('', ?)", pattern)
+    except duckdb.Error as error:
+        raise ExpressionError(str(error).partition(": ")[2].splitlines()[0]) from None
+
+
 # --- what a tree may hold -------------------------------------------------------------------------------------
 
 
@@ -186,7 +200,7 @@ def _check_function(node: dict[str, Any]) -> None:
 
 def _nearest_function(name: str) -> str | None:
     near = (other for other in get_close_matches(name, _catalogue(), 5, 0.7) if not _refusal(other))
-    return next((f"did you mean {other}?" for other in near), None)
+    return next((f"did you mean `{other}`?" for other in near), None)
 
 
 @cache

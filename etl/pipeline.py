@@ -6,10 +6,12 @@ business (`etl.loader`); expressions are parsed in `etl.expressions`.
 
 from __future__ import annotations
 
+import codecs
+import keyword
 import re
 from datetime import date, datetime, timedelta
 from decimal import Decimal
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 from cronsim import CronSim, CronSimError
 from pydantic import (
@@ -19,43 +21,113 @@ from pydantic import (
     ConfigDict,
     Field,
     StringConstraints,
-    model_validator,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
 )
+from pydantic_core import PydanticCustomError
 
-_DURATION = re.compile(r"(\d+)\s*(s|m|h|d)")
+_NAME = r"[a-z][a-z0-9_]{0,62}"
+_RESERVED = {
+    *keyword.kwlist,
+    "conf",
+    "config",
+    "context",
+    "dict",
+    "float",
+    "input",
+    "int",
+    "meta",
+    "output",
+    "str",
+    "type",
+}
+_OWNER = r"team:\S.*|[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,7}"
+_DURATION = r"\d{1,6}\s*[smhd]"
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-_CONVERSION = re.compile(
-    r"string|integer|bigint|number|boolean|date|timestamp|json|uuid|decimal\(\s*\d+\s*,\s*\d+\s*\)"
+_CRON = r"\s*([^\sLlWw]+\s+){2}([^\sWw]+\s+)([^\s]+\s+)([^\sLl]+)\s*"
+_TYPES = "string, integer, bigint, number, decimal(p,s), boolean, date, timestamp, timestamptz, json, uuid"
+_TYPE = (
+    r"string|integer|bigint|number|boolean|date|timestamp|timestamptz|json|uuid|decimal\(\s*\d{1,2}\s*,\s*\d{1,2}\s*\)"
 )
 
 
-def _duration(value: object) -> object:
-    if isinstance(value, str) and (match := _DURATION.fullmatch(value.strip())):
-        return timedelta(**{_UNITS[match[2]]: int(match[1])})
-    raise ValueError("not a duration; write a number and a unit: 90s, 10m, 2h, 1d")
+# A validator's message and its hint are told apart by "; " (see `etl.mistakes`).
 
 
-def _cron(value: str) -> str:
-    try:
-        CronSim(value, datetime(2024, 1, 1))  # noqa: DTZ001  (only the five fields are looked at)
-    except CronSimError as error:
-        raise ValueError(f"not a cron expression ({error}); write five fields: '*/15 * * * *'") from None
+def plain_name(value: str) -> str:
+    """Lets a name pass that Dagster, files and tables can all have.
+
+    Raises:
+        ValueError: It is not such a name.
+    """
+    if not re.fullmatch(_NAME, value):
+        raise ValueError("not a name; use a-z, 0-9 and _, a letter first, at most 63 characters")
+    if value in _RESERVED:
+        raise ValueError("a word that Dagster and Python keep for themselves; choose another one")
     return value
 
 
-def _conversion(value: str) -> str:
-    if not _CONVERSION.fullmatch(value):
-        raise ValueError(
-            "not a type; choose string, integer, bigint, number, decimal(p,s), boolean, date, timestamp, json, uuid"
-        )
+def _owner(value: str) -> str:
+    if not re.fullmatch(_OWNER, value):
+        raise ValueError("not an owner; write team:name or an email address")
+    return value
+
+
+def _duration(value: object) -> object:
+    if isinstance(value, timedelta):
+        return value
+    if not isinstance(value, str) or not re.fullmatch(_DURATION, value):
+        raise ValueError("not a duration; write a number and a unit: 90s, 10m, 2h, 1d")
+    return timedelta(**{_UNITS[value[-1]]: int(value[:-1])})
+
+
+def _cron(value: str) -> str:
+    five = "write five fields, minute hour day month weekday: '*/15 * * * *'"
+    if len(value.split()) != 5:
+        raise ValueError(f"not a cron expression: {len(value.split())} fields; {five}")
+    try:
+        CronSim(value, datetime(2024, 1, 1))  # noqa: DTZ001  (only the five fields are looked at)
+    except CronSimError as error:
+        raise ValueError(f"not a cron expression: {str(error).lower()}; {five}") from None
+    if not re.fullmatch(_CRON, value):
+        raise ValueError(f"not a cron expression that Dagster knows: W, or L for a weekday; {five}")
+    return value
+
+
+def _type(value: str) -> str:
+    if value.startswith("decimal(") and not value.endswith(")"):
+        raise ValueError('not a type; a comma ends a value inside { }: put it in quotes, "decimal(18,2)"')
+    if not re.fullmatch(_TYPE, value):
+        raise ValueError(f"not a type; choose {_TYPES}")
+    if sizes := re.findall(r"\d+", value):
+        precision, scale = map(int, sizes)
+        if not 1 <= precision <= 38 or scale > precision:
+            raise ValueError(
+                "not a decimal that can be; decimal(p,s) has 1 to 38 digits, at most all of them after the point"
+            )
     return value.replace(" ", "")
 
 
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$", max_length=63)]
+def _encoding(value: str) -> str:
+    try:
+        codecs.lookup(value)
+    except LookupError:
+        raise ValueError("not an encoding that Python knows; write utf-8, latin-1, cp1252, ...") from None
+    return value
+
+
+def _pattern(pattern: str) -> WithJsonSchema:
+    return WithJsonSchema({"type": "string", "pattern": f"^({pattern})$"})
+
+
+Name = Annotated[str, AfterValidator(plain_name), _pattern(_NAME)]
 Text = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]
-Duration = Annotated[timedelta, BeforeValidator(_duration)]
-Cron = Annotated[str, AfterValidator(_cron)]
-Type = Annotated[str, AfterValidator(_conversion)]
+Owner = Annotated[Text, AfterValidator(_owner), _pattern(_OWNER)]
+Duration = Annotated[timedelta, BeforeValidator(_duration), _pattern(_DURATION)]
+Cron = Annotated[str, AfterValidator(_cron), _pattern(_CRON)]
+Type = Annotated[str, AfterValidator(_type), _pattern(_TYPE)]
+Encoding = Annotated[str, AfterValidator(_encoding)]
 Scalar = bool | int | Decimal | str
 
 
@@ -82,15 +154,17 @@ class DatabaseSource(Model):
     type: Literal["database"]
     connection: Text = Field(description="SQLAlchemy URL; keep it in the environment: ${SHOP_DATABASE_URL}.")
     table: Text | None = Field(None, description="Table or view, with its schema where it has one.")
-    query: Text | None = Field(None, description="One SELECT, instead of a table.")
-    columns: list[Text] | None = Field(None, description="Columns to read; all if not given.")
+    query: Text | None = Field(None, description="One SELECT, instead of a table.", validate_default=True)
+    columns: list[Text] | None = Field(None, min_length=1, description="Columns to read; all if not given.")
     incremental: Incremental | None = None
 
-    @model_validator(mode="after")
-    def _table_or_query(self) -> Self:
-        if (self.table is None) == (self.query is None):
-            raise ValueError("give either `table` or `query`")
-        return self
+    @field_validator("query")
+    @classmethod
+    def _table_or_query(cls, query: str | None, info: ValidationInfo) -> str | None:
+        if "table" in info.data and (info.data["table"] is None) == (query is None):
+            what = "`table` is missing" if query is None else "`query` beside `table`"
+            raise ValueError(f"{what}; give either `table` or `query`")
+        return query
 
 
 class FileSource(Model):
@@ -102,7 +176,7 @@ class FileSource(Model):
         None, description="Told by the name if not given."
     )
     delimiter: Annotated[str, StringConstraints(min_length=1, max_length=1)] = Field(",", description="CSV only.")
-    encoding: Text = Field("utf-8", description="CSV only.")
+    encoding: Encoding = Field("utf-8", description="CSV only.")
     incremental: bool = Field(False, description="Load each file (path, size, modification time) once.")
 
 
@@ -156,23 +230,23 @@ class BearerAuth(Model):
     """`Authorization: Bearer ...`."""
 
     type: Literal["bearer"]
-    token: Text
+    token: Text = Field(description="The token; keep it in the environment: ${SHOP_API_TOKEN}.")
 
 
 class BasicAuth(Model):
     """`Authorization: Basic ...`."""
 
     type: Literal["basic"]
-    username: Text
-    password: str = ""
+    username: Text = Field(description="The user's name.")
+    password: str = Field("", description="The password; keep it in the environment: ${SHOP_API_PASSWORD}.")
 
 
 class ApiKeyAuth(Model):
     """A key in a header."""
 
     type: Literal["api_key"]
-    key: Text
-    header: Text = "X-API-Key"
+    key: Text = Field(description="The key; keep it in the environment: ${SHOP_API_KEY}.")
+    header: Text = Field("X-API-Key", description="The header's name.")
 
 
 Auth = Annotated[BearerAuth | BasicAuth | ApiKeyAuth, Field(discriminator="type")]
@@ -182,9 +256,9 @@ class ApiSource(Model):
     """JSON records over HTTP, page by page."""
 
     type: Literal["api"]
-    url: Text
-    params: dict[str, Scalar] = {}
-    headers: dict[str, str] = {}
+    url: Text = Field(description="Where the first page is: https://api.example.com/v1/customers.")
+    params: dict[str, Scalar] = Field({}, description="Query parameters of every request.")
+    headers: dict[str, str] = Field({}, description="Headers of every request.")
     auth: Auth | None = None
     records: Text | None = Field(
         None, description="Where the answer has its records: data; the answer itself if not given."
@@ -249,15 +323,20 @@ class DatabaseDestination(Model):
     type: Literal["database"]
     connection: Text = Field(description="URL; keep it in the environment: ${PIVOTAL_WAREHOUSE_URL}.")
     table: Text = Field(description="Table, with its schema where it has one: analytics.orders.")
-    write: Literal["append", "replace", "merge"]
     key: list[Text] = Field([], description="Columns that identify a row; `merge` needs them.")
     version: Text | None = Field(None, description="With `merge`: update a row only if this column is not older.")
+    write: Literal["append", "replace", "merge"] = Field(
+        description="Add the rows; put them in the place of all others; or insert and update by `key`."
+    )
 
-    @model_validator(mode="after")
-    def _merge_has_key(self) -> Self:
-        if self.write == "merge" and not self.key:
-            raise ValueError("`write: merge` needs `key`: the columns that identify a row")
-        return self
+    @field_validator("write")
+    @classmethod
+    def _merge_has_key(cls, write: str, info: ValidationInfo) -> str:
+        if write == "merge" and info.data.get("key") == []:
+            raise ValueError("`merge` without `key`; add `key: [...]`, the columns that identify a row")
+        if write != "merge" and info.data.get("version"):
+            raise ValueError("`version` without `merge`; leave `version` out, or say `write: merge`")
+        return write
 
 
 class FileDestination(Model):
@@ -266,7 +345,7 @@ class FileDestination(Model):
     type: Literal["file"]
     path: Text = Field(description="Folder, relative to the project.")
     format: Literal["parquet"] = "parquet"
-    write: Literal["append", "replace"]
+    write: Literal["append", "replace"] = Field(description="Add files, or put them in the place of all others.")
 
 
 Destination = Annotated[DatabaseDestination | FileDestination, Field(discriminator="type")]
@@ -279,22 +358,38 @@ class Pipeline(Model):
     """One pipeline: what is read, by which rules it becomes what is written."""
 
     name: Name = Field("", description="Told by the file's name if not given.", validate_default=False)
-    description: Text
-    owners: list[Text] = Field([], description="team:name or an email address.")
-    group: Name = "pipelines"
-    source: Source
-    transform: Transform = Transform()
-    destination: Destination
-    on_invalid: Literal["quarantine", "fail"] = "quarantine"
+    description: Text = Field(description="What it brings, for those who use the result.")
+    owners: list[Owner] = Field([], description="team:name or an email address.")
+    group: Name = Field("pipelines", description="Its group in Dagster.")
+    source: Source = Field(description="Where rows come from; its `type` is database, file or api.")
+    transform: Transform = Field(Transform(), description="The rules that rows pass through.")
+    destination: Destination = Field(description="Where rows go; its `type` is database or file.")
+    on_invalid: Literal["quarantine", "fail"] = Field(
+        "quarantine", description="What becomes of a row that breaks a rule: set it aside, or fail the run."
+    )
     schedule: Cron | None = Field(None, description="Cron expression, in UTC.")
 
-    @model_validator(mode="after")
-    def _replace_reads_everything(self) -> Self:
-        if self.destination.write == "replace" and getattr(self.source, "incremental", None):
-            raise ValueError("`write: replace` with `incremental` would lose old rows; use merge or append")
-        return self
+    @field_validator("destination")
+    @classmethod
+    def _replace_reads_everything(cls, destination: Destination, info: ValidationInfo) -> Destination:
+        if destination.write == "replace" and getattr(info.data.get("source"), "incremental", None):
+            message = (
+                "`replace` with `incremental` would lose the older rows; use merge or append, or drop `incremental`"
+            )
+            raise PydanticCustomError("value_error", message, {"at": "write"})
+        return destination
 
 
 def json_schema() -> dict[str, Any]:
-    """The JSON Schema of a pipeline file, for editors: `# yaml-language-server: $schema=pipeline.schema.json`."""
-    return Pipeline.model_json_schema(by_alias=True)
+    """The JSON Schema of a pipeline file, for editors: `# yaml-language-server: $schema=../etl/pipeline.schema.json`.
+
+    The published file is made from it: `python -m etl.pipeline > etl/pipeline.schema.json`.
+    """
+    schema = Pipeline.model_json_schema(by_alias=True)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "A Pivotal pipeline"}
+
+
+if __name__ == "__main__":
+    import json
+
+    print(json.dumps(json_schema(), indent=2, ensure_ascii=False))  # noqa: T201

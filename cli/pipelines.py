@@ -1,0 +1,220 @@
+"""`pivotal list | check | preview | run`: the pipelines."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from cli.output import json_option, progress, say, say_json, table
+from errors import ConfigError, Problem
+
+if TYPE_CHECKING:
+    from etl.pipeline import Destination, Pipeline, Source
+    from etl.run import PreviewRow
+    from etl.stream import Broken, RunReport
+
+
+def all_pipelines() -> list[Pipeline]:
+    """Every pipeline.
+
+    Raises:
+        ConfigError: A file has mistakes.
+    """
+    from etl.loader import load_pipelines
+
+    return load_pipelines(_folder())
+
+
+def find_pipeline(name: str) -> Pipeline:
+    """The pipeline of a name; mistakes in other files do not keep it from running.
+
+    Raises:
+        ConfigError: Its file has mistakes.
+        click.UsageError: There is none.
+    """
+    from etl.loader import read_pipelines
+
+    pipelines, problems = read_pipelines([_folder()])
+    named = {pipeline.name: pipeline for pipeline in pipelines}
+    if name in named:
+        return named[name]
+    if own := [problem for problem in problems if Path(problem.file).stem == name or problem.text == name]:
+        raise ConfigError(own)
+    broken = " (some files have mistakes: see `pivotal check`)" if problems else ""
+    close = get_close_matches(name, named, 1)
+    hint = f"did you mean {close[0]!r}?" if close else "see `pivotal list`"
+    raise click.UsageError(f"there is no pipeline {name!r}; {hint}{broken}")
+
+
+@click.command("list")
+@json_option
+def list_(as_json: bool) -> None:
+    """List the pipelines."""
+    rows = [_summary(pipeline) for pipeline in all_pipelines()]
+    if as_json:
+        say_json(rows)
+    elif rows:
+        columns = ("name", "source", "destination", "write", "schedule", "description")
+        table(columns, [[row[column] for column in columns] for row in rows])
+    else:
+        say(f"There is no pipeline in {_folder()}. Write one: docs/pipelines.md shows how.")
+
+
+@click.command()
+@click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
+@json_option
+@click.pass_context
+def check(context: click.Context, paths: tuple[Path, ...], as_json: bool) -> None:
+    """Find every mistake in pipeline files.
+
+    PATHS are files and folders; the folder `pipelines` if there are none.
+    """
+    from etl.loader import check as find_problems
+
+    problems = find_problems(paths or [_folder()])
+    if as_json:
+        say_json({"problems": [asdict(problem) for problem in problems]})
+    else:
+        show_problems(problems)
+    context.exit(1 if problems else 0)
+
+
+@click.command()
+@click.argument("name")
+@click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 1000), help="How many rows to read.")
+@json_option
+def preview(name: str, limit: int, as_json: bool) -> None:
+    """Show what a run would make of its first rows.
+
+    Nothing is written. NAME is the pipeline.
+    """
+    from etl.run import preview as preview_rows
+
+    rows = preview_rows(find_pipeline(name), limit)
+    if as_json:
+        say_json([_preview_dict(row) for row in rows])
+    elif rows:
+        table(("row", "outcome", "source", "result"), [_preview_cells(at, row) for at, row in enumerate(rows, 1)])
+    else:
+        say("There is nothing new to read.")
+
+
+@click.command()
+@click.argument("name")
+@click.option("--full-refresh", is_flag=True, help="Forget the state and read everything again.")
+@json_option
+def run(name: str, full_refresh: bool, as_json: bool) -> None:
+    """Run a pipeline once.
+
+    It goes on from where its last run stopped. NAME is the pipeline.
+    """
+    from etl.run import run_pipeline
+
+    pipeline = find_pipeline(name)
+    with progress(name, quiet=as_json) as show:
+        report = run_pipeline(pipeline, progress=show, full_refresh=full_refresh)
+    show_report(report, as_json=as_json)
+
+
+def show_report(report: RunReport, *, as_json: bool) -> None:
+    """Prints what a run did.
+
+    Args:
+        report: The run's report.
+        as_json: Print JSON.
+    """
+    per_second = round(report.extracted / report.seconds) if report.seconds else 0
+    if as_json:
+        say_json(_report_dict(report) | {"rows_per_second": per_second})
+        return
+    counts = ("extracted", "loaded", "inserted", "updated", "filtered", "quarantined", "deduplicated")
+    numbers = [getattr(report, name) for name in counts]
+    table(
+        ("pipeline", *counts, "seconds", "rows/s"), [[report.pipeline, *numbers, round(report.seconds, 2), per_second]]
+    )
+    say(f"The result is in {report.destination}.")
+    if report.quarantined:
+        say(f"See what was set aside, and why: pivotal quarantine show {report.pipeline}", fg="yellow")
+
+
+def show_problems(problems: Sequence[Problem], *, error: bool = False) -> None:
+    """Prints mistakes in files, and how many there are.
+
+    Args:
+        problems: The mistakes.
+        error: Print to stderr.
+    """
+    for problem in problems:
+        say(str(problem), error=error)
+    files = len({problem.file for problem in problems})
+    found = f"{len(problems)} mistake{'s' * (len(problems) != 1)} in {files} file{'s' * (files != 1)}"
+    say(found if problems else "No mistakes.", error=error, fg="red" if problems else "green")
+
+
+def _folder() -> Path:
+    from settings import get_settings
+
+    return get_settings().path("pipelines")
+
+
+# --- what is shown of a pipeline ------------------------------------------------------------------------------
+
+
+def _summary(pipeline: Pipeline) -> dict[str, object]:
+    return {
+        "name": pipeline.name,
+        "description": pipeline.description,
+        "group": pipeline.group,
+        "owners": pipeline.owners,
+        "source": f"{pipeline.source.type} {_place(pipeline.source)}",
+        "destination": f"{pipeline.destination.type} {_place(pipeline.destination)}",
+        "write": pipeline.destination.write,
+        "schedule": pipeline.schedule,
+    }
+
+
+def _place(end: Source | Destination) -> str:
+    """Where one end of a pipeline is, without what may be a secret in an address."""
+    where = getattr(end, "table", None) or getattr(end, "path", None) or getattr(end, "url", None) or "query"
+    return re.sub(r"//[^/@]*@|\?.*", "", where)
+
+
+def _report_dict(report: RunReport) -> dict[str, object]:
+    names = (
+        "pipeline", "run_id", "source", "destination", "extracted", "loaded", "inserted", "updated", "filtered",
+        "quarantined", "deduplicated", "bytes_read", "seconds", "peak_memory", "state_before", "state_after", "schema",
+    )  # fmt: skip
+    return {name: getattr(report, name) for name in names}
+
+
+def _preview_dict(row: PreviewRow) -> dict[str, object]:
+    return {
+        "outcome": _outcome(row),
+        "source": row.source,
+        "result": row.result,
+        "broken": [{"column": one.column, "rule": one.rule, "message": one.message} for one in row.broken],
+    }
+
+
+def _preview_cells(number: int, row: PreviewRow) -> tuple[object, ...]:
+    result = _lines(row.result or {}) if not row.broken else broken_lines(row.broken)
+    return number, _outcome(row), _lines(row.source), result
+
+
+def _outcome(row: PreviewRow) -> str:
+    return "broken" if row.broken else "filtered" if row.filtered else "loaded"
+
+
+def _lines(values: Mapping[str, object]) -> str:
+    return "\n".join(f"{name} = {'NULL' if value is None else value}" for name, value in values.items())
+
+
+def broken_lines(broken: Sequence[Broken]) -> str:
+    """The rules that a row broke, a line each."""
+    return "\n".join(f"{one.column}{': ' * bool(one.column)}{one.message} ({one.rule})" for one in broken)

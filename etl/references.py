@@ -1,0 +1,191 @@
+"""Whether what a pipeline's rules refer to can exist: columns, functions, types.
+
+Which columns there are: those that the rules name, and (where the rest is kept) those of the source. A database
+source may name its columns; a local file or SQLite table is asked. Where the set stays open, only what contradicts
+the rules themselves is a mistake.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from dataclasses import replace
+
+from pydantic import ValidationError
+
+from errors import PivotalError, Problem
+from etl.convert import engine_type
+from etl.documents import Document, KeyPath
+from etl.expressions import ExpressionError, check_pattern, parse, result_type
+from etl.mistakes import nearest
+from etl.pipeline import DatabaseSource, FileSource, Pipeline, Transform
+from etl.variables import resolve
+from settings import get_settings
+
+_SECTION = "transform"
+
+
+def find_problems(document: Document, pipeline: Pipeline | None) -> Iterator[Problem]:
+    """Finds references to what cannot exist, and expressions that are none.
+
+    Args:
+        document: The file.
+        pipeline: What it says; None if it has other mistakes: what can be checked without the rest still is.
+    """
+    transform = pipeline.transform if pipeline else _valid_transform(document.data.get(_SECTION, {}))
+    if not transform:
+        yield from _syntax_problems(document)
+        return
+    source = _source_columns(document, pipeline)
+    columns = _columns(transform, source)
+    yield from _source_problems(document, transform, source)
+    yield from _pattern_problems(document, transform)
+    yield from _expression_problems(document, transform, columns)
+    if columns is not None:
+        yield from _result_problems(document, [*columns, *transform.derive])
+
+
+def _valid_transform(data: object) -> Transform | None:
+    try:
+        return Transform.model_validate(data)
+    except ValidationError:
+        return None
+
+
+# --- which columns there are ----------------------------------------------------------------------------------
+
+
+def _source_columns(document: Document, pipeline: Pipeline | None) -> list[str] | None:
+    """The source's columns, where they can be told without a server."""
+    source = document.data.get("source")
+    named = source.get("columns") if isinstance(source, dict) else None
+    if isinstance(named, list) and all(isinstance(name, str) for name in named):
+        return named
+    return _ask(pipeline) if pipeline and _is_local(pipeline) else None
+
+
+def _is_local(pipeline: Pipeline) -> bool:
+    source = pipeline.source
+    if isinstance(source, FileSource):
+        return "://" not in resolve(source.path)
+    return isinstance(source, DatabaseSource) and _is_there(resolve(source.connection))
+
+
+def _is_there(connection: str) -> bool:
+    """Whether a database is an SQLite or DuckDB file that exists: connecting would create it."""
+    kind, _, file = connection.partition(":///")
+    return kind.split("+")[0] in {"sqlite", "duckdb"} and get_settings().path(file.partition("?")[0]).is_file()
+
+
+def _ask(pipeline: Pipeline) -> list[str] | None:
+    """What the source says itself; a source that cannot be read now is no mistake of the file."""
+    from etl.sources import open_source
+
+    try:
+        return open_source(pipeline).columns()
+    except PivotalError:
+        return None
+
+
+def _columns(transform: Transform, source: list[str] | None) -> list[str] | None:
+    """The columns that expressions can name; None if the set is open."""
+    if not transform.keeps_rest:
+        return transform.named_columns
+    if source is None:
+        return None
+    return [*transform.named_columns, *(name for name in source if name not in transform.map)]
+
+
+# --- whether they are there -----------------------------------------------------------------------------------
+
+
+def _source_problems(document: Document, transform: Transform, source: list[str] | None) -> Iterator[Problem]:
+    """Names of source columns that the source does not have."""
+    if source is None:
+        return
+    for old in transform.map:
+        if old != "*" and not {old, old.partition(".")[0]} & set(source):
+            yield _no_column(document, (_SECTION, "map", old), old, source, at_key=True)
+    named = [new for old, new in transform.map.items() if old != "*"]
+    known = [*named, *(name for name in source if name not in transform.map)]
+    for part, names in (("convert", transform.convert), ("validate", transform.checks)):
+        for name in names:
+            if name not in known:
+                yield _no_column(document, (_SECTION, part, name), name, known, at_key=True)
+    yield from _named_problems(document, ("source", "incremental", "cursor"), source)
+
+
+def _result_problems(document: Document, columns: list[str]) -> Iterator[Problem]:
+    """Names of result columns that the rules do not make."""
+    yield from _named_problems(document, ("destination", "key"), columns)
+    yield from _named_problems(document, ("destination", "version"), columns)
+
+
+def _named_problems(document: Document, path: KeyPath, columns: list[str]) -> Iterator[Problem]:
+    for place, name in document.texts():
+        if place[: len(path)] == path and "${" not in name and not _has(columns, name):
+            yield _no_column(document, place, name, columns)
+
+
+def _no_column(
+    document: Document, path: KeyPath, name: str, columns: Iterable[str], *, offset: int = 0, at_key: bool = False
+) -> Problem:
+    problem = document.problem(path, "there is no such column", nearest(name, columns), offset=offset, at_key=at_key)
+    return replace(problem, text=name)
+
+
+def _has(columns: Iterable[str], name: str) -> bool:
+    """The engine does not tell upper case from lower."""
+    return name.lower() in {column.lower() for column in columns}
+
+
+# --- expressions ----------------------------------------------------------------------------------------------
+
+
+def _syntax_problems(document: Document) -> Iterator[Problem]:
+    for path, text in document.texts():
+        if path[:2] in {(_SECTION, "derive"), (_SECTION, "filter")}:
+            try:
+                parse(text)
+            except ExpressionError as error:
+                yield _not_an_expression(document, path, error)
+
+
+def _expression_problems(document: Document, transform: Transform, columns: list[str] | None) -> Iterator[Problem]:
+    types = {name: engine_type(kind) for name, kind in transform.convert.items()}
+    known = columns
+    for name, text in transform.derive.items():
+        kind = yield from _expression_problem(document, (_SECTION, "derive", name), text, known, types)
+        types = {other: each for other, each in types.items() if other != name} | ({name: kind} if kind else {})
+        known = None if known is None else [*known, name]
+    for index, text in enumerate(transform.filter):
+        path = (_SECTION, "filter", index)
+        kind = yield from _expression_problem(document, path, text, known, types)
+        if kind not in {None, "BOOLEAN"}:
+            yield document.problem(path, f"not a condition, but a {kind}", "write a comparison: status <> 'test'")
+
+
+def _expression_problem(
+    document: Document, path: KeyPath, text: str, columns: list[str] | None, types: Mapping[str, str]
+) -> Generator[Problem, None, str | None]:
+    """What is wrong with one expression; returns the type of its value, if that can be told."""
+    try:
+        unknown = {} if columns is None else {n: at for n, at in parse(text).offsets.items() if not _has(columns, n)}
+        for name, offset in unknown.items():
+            yield _no_column(document, path, name, columns or [], offset=offset)
+        return None if unknown else result_type(text, types)
+    except ExpressionError as error:
+        yield _not_an_expression(document, path, error)
+        return None
+
+
+def _pattern_problems(document: Document, transform: Transform) -> Iterator[Problem]:
+    for name, checks in transform.checks.items():
+        try:
+            check_pattern(checks.pattern or "")
+        except ExpressionError as error:
+            path = (_SECTION, "validate", name, "pattern")
+            yield document.problem(path, f"not a regular expression: {error.message}", error.hint or "")
+
+
+def _not_an_expression(document: Document, path: KeyPath, error: ExpressionError) -> Problem:
+    return document.problem(path, f"not an expression: {error.message}", error.hint or "", offset=error.offset)
