@@ -11,8 +11,9 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 import pyarrow as pa
 
 from errors import DestinationError
-from etl.destinations.sql import Name, SqlWarehouse, quoted
+from etl.destinations.sql import Name, SqlWarehouse
 from etl.destinations.types import INTERVAL, JSON, Column
+from etl.session import quoted
 from settings import get_settings
 
 if TYPE_CHECKING:
@@ -174,8 +175,11 @@ class Postgres:
 
     def run(self, sql: str, values: Sequence[str | int] = ()) -> int:
         """See `Database.run`."""
+        if values:  # the driver does not count the rows of a statement with values
+            counted = f"WITH changed AS ({sql} RETURNING 1) SELECT count(*) FROM changed"
+            return int(self.query(counted, values)[0][0])
         with self._errors():
-            self._cursor.execute(*_numbered(sql, values))
+            self._cursor.execute(sql)
             return int(self._cursor.rowcount)
 
     def query(self, sql: str, values: Sequence[str | int] = ()) -> list[tuple[Any, ...]]:

@@ -21,6 +21,7 @@ from etl.destinations.spool import Spool
 from etl.destinations.state import parse_state, state_to_arrow
 from etl.destinations.types import Column, fit, keep
 from etl.destinations.warehouse import Target, Writer
+from etl.session import quoted
 from etl.stream import BadRow, Loaded, Quarantined, State
 
 QUARANTINE = Target("_pivotal_quarantine", "merge", key=("id",))
@@ -99,11 +100,6 @@ class Database(Protocol):
     def close(self) -> None:
         """Ends the transaction, undone unless committed, and the connection."""
         ...
-
-
-def quoted(name: str) -> str:
-    """A name as an SQL identifier."""
-    return '"' + name.replace('"', '""') + '"'
 
 
 class Table:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import pyarrow as pa
 
@@ -58,8 +57,6 @@ class Column:
 def kept(kind: pa.DataType) -> pa.DataType | None:
     """The type in which warehouses keep values of an Arrow type; None if they cannot."""
     types = pa.types
-    if types.is_dictionary(kind):
-        return kept(kind.value_type)
     if types.is_nested(kind) or isinstance(kind, pa.JsonType):
         return JSON
     if types.is_decimal(kind) and kind.precision <= 38:
@@ -84,8 +81,8 @@ def fits(value: pa.DataType, column: pa.DataType) -> bool:
     if types.is_floating(value) and types.is_floating(column):
         return bool(value.bit_width <= column.bit_width)
     if types.is_timestamp(value) and types.is_timestamp(column):
-        return bool((value.tz is None) == (column.tz is None))
-    return isinstance(value, pa.JsonType) and bool(types.is_string(column))
+        return (value.tz is None) == (column.tz is None)
+    return bool(isinstance(value, pa.JsonType) and types.is_string(column))
 
 
 def _integer_fits(value: pa.DataType, column: pa.DataType) -> bool:
@@ -104,12 +101,33 @@ def _range(kind: pa.DataType) -> tuple[int, int]:
     return -(2 ** (kind.bit_width - 1)), 2 ** (kind.bit_width - 1) - 1
 
 
+def plain(table: str, rows: pa.RecordBatch) -> pa.RecordBatch:
+    """The rows without Arrow's ways of packing: dictionaries, and DuckDB's hugeint as 16 bytes.
+
+    Raises:
+        DestinationError: A value of hugeint has more than 38 digits, or a column is of a type that only DuckDB knows.
+    """
+    arrays = [_plain(table, field, array) for field, array in zip(rows.schema, rows.columns, strict=True)]
+    return pa.record_batch(arrays, names=rows.schema.names)
+
+
+def _plain(table: str, field: pa.Field, array: pa.Array) -> pa.Array:
+    if pa.types.is_dictionary(field.type):
+        return array.dictionary_decode()
+    if isinstance(field.type, pa.OpaqueType):
+        if field.type.type_name != "hugeint":
+            raise _unkept(table, field)
+        return _by_engine(array, "CAST(value AS DECIMAL(38, 0))", f"{table}: column {field.name}")
+    return array
+
+
 def keep(table: str, rows: pa.RecordBatch) -> pa.RecordBatch:
     """The rows in the types that warehouses keep.
 
     Raises:
         DestinationError: A column cannot be kept without loss.
     """
+    rows = plain(table, rows)
     arrays = [_kept_array(table, field, array) for field, array in zip(rows.schema, rows.columns, strict=True)]
     return pa.record_batch(arrays, names=rows.schema.names)
 
@@ -117,12 +135,10 @@ def keep(table: str, rows: pa.RecordBatch) -> pa.RecordBatch:
 def _kept_array(table: str, field: pa.Field, array: pa.Array) -> pa.Array:
     kind = kept(field.type)
     if kind is None:
-        raise DestinationError(
-            f"{table}: column {field.name} has the type {field.type}, which no database here can keep",
-            hint=f"convert it: `convert: {{{field.name}: string}}`",
-        )
+        raise _unkept(table, field)
     if pa.types.is_nested(field.type):
-        return _as_json(array)
+        text = _by_engine(array, "CASE WHEN value IS NOT NULL THEN to_json(value) END", f"{table}: column {field.name}")
+        return pa.ExtensionArray.from_storage(JSON, text.storage)
     return array if kind == field.type else cast(table, field.name, array, kind)
 
 
@@ -143,7 +159,7 @@ def _fitted(table: str, column: Column, array: pa.Array) -> pa.Array:
         raise DestinationError(
             f"{table}: column {column.name} is {column.declared}, the data has {array.type}",
             hint=(f"convert it: `convert: {{{column.name}: {wanted}}}`, or " if wanted else "")
-            + "change the table's column",
+            + "load into a new table",
         )
     return array if array.type == column.type else cast(table, column.name, array, column.type)
 
@@ -185,10 +201,22 @@ def cast(table: str, name: str, array: pa.Array, kind: pa.DataType) -> pa.Array:
         ) from None
 
 
-def _as_json(array: pa.Array) -> pa.Array:
+def _by_engine(array: pa.Array, expression: str, label: str) -> pa.Array:
+    """What an SQL expression makes of `value`."""
     import duckdb
 
-    with duckdb.connect() as engine:
-        values: Any = engine.from_arrow(pa.table({"value": array}))
-        text = values.project("CASE WHEN value IS NOT NULL THEN to_json(value) END AS value").to_arrow_table()
-    return pa.ExtensionArray.from_storage(JSON, text["value"].combine_chunks().cast(pa.string()))
+    from etl.session import open_session
+
+    try:
+        with open_session() as engine:
+            result = engine.from_arrow(pa.table({"value": array})).project(f"{expression} AS value").to_arrow_table()
+    except duckdb.Error as error:
+        raise DestinationError(f"{label}: {error}", hint="convert the column to string") from None
+    return result["value"].combine_chunks()
+
+
+def _unkept(table: str, field: pa.Field) -> DestinationError:
+    return DestinationError(
+        f"{table}: column {field.name} has the type {field.type}, which cannot be kept",
+        hint=f"convert it: `convert: {{{field.name}: string}}`",
+    )

@@ -1,0 +1,164 @@
+"""The backends that destination tests run over, each with a reader of its own that shares no code with ours."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import duckdb
+import psycopg
+import pyarrow as pa
+import pytest
+
+from etl.destinations import open_destination
+from etl.destinations.warehouse import Warehouse, open_warehouse
+from etl.pipeline import Pipeline
+from etl.stream import BadRow, Broken, Destination, Loaded, State
+
+Row = dict[str, Any]
+SQL = ["duckdb", "sqlite", "postgres"]
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A kind of destination, with a place for this test.
+
+    Args:
+        kind: duckdb, sqlite, postgres or parquet.
+        url: Of the database, or the folder.
+        query: Runs SQL with the database's own client; for parquet, DuckDB with the folder's files as a view per table.
+    """
+
+    kind: str
+    url: str
+    query: Callable[[str], list[Row]]
+
+    def destination(
+        self,
+        write: Literal["append", "replace", "merge"] = "append",
+        *,
+        table: str = "orders",
+        name: str = "orders",
+        **more: object,
+    ) -> Destination:
+        """The destination of a pipeline."""
+        where: dict[str, object] = {"type": "database", "connection": self.url, "table": table}
+        if self.kind == "parquet":
+            where = {"type": "file", "path": f"{self.url}/{table}"}
+        return open_destination(
+            Pipeline.model_validate(
+                {
+                    "name": name,
+                    "description": "A test.",
+                    "source": {"type": "file", "path": "orders.csv"},
+                    "destination": {**where, "write": write, **more},
+                }
+            )
+        )
+
+    @property
+    def warehouse(self) -> Warehouse:
+        """The database."""
+        return open_warehouse(self.url)
+
+    def name(self, table: str) -> str:
+        """A table's name in SQL."""
+        return f'"{table}"' if self.kind == "sqlite" else table
+
+    def rows(self, table: str = "orders", order: str = "id") -> list[Row]:
+        """A table's rows; those without a value in a column lack the column."""
+        found = self.query(f"SELECT * FROM {self.name(table)} ORDER BY {order}")
+        return [{name: value for name, value in row.items() if value is not None} for row in found]
+
+    def has(self, table: str = "orders") -> bool:
+        """Whether the table is there."""
+        try:
+            self.query(f"SELECT 1 FROM {self.name(table)}")
+        except (duckdb.Error, sqlite3.Error, psycopg.Error):
+            return False
+        return True
+
+
+def _duckdb(tmp_path: Path) -> Backend:
+    path = tmp_path / "warehouse.duckdb"
+
+    def query(sql: str) -> list[Row]:
+        with duckdb.connect(path) as connection:
+            return _rows(connection.execute(sql))
+
+    return Backend("duckdb", f"duckdb:///{path}", query)
+
+
+def _sqlite(tmp_path: Path) -> Backend:
+    path = tmp_path / "warehouse.db"
+
+    def query(sql: str) -> list[Row]:
+        with closing(sqlite3.connect(path)) as connection, connection:
+            return _rows(connection.execute(sql))
+
+    return Backend("sqlite", f"sqlite:///{path}", query)
+
+
+def _postgres(url: str) -> Backend:
+    def query(sql: str) -> list[Row]:
+        with psycopg.connect(url) as connection:
+            return _rows(connection.execute(sql))  # type: ignore[call-overload]
+
+    return Backend("postgres", url, query)
+
+
+def _parquet(tmp_path: Path) -> Backend:
+    def query(sql: str) -> list[Row]:
+        with duckdb.connect() as connection:
+            for folder in filter(Path.is_symlink, tmp_path.iterdir()):
+                files = f"read_parquet('{folder}/*.parquet', union_by_name = true)"
+                connection.execute(f'CREATE VIEW "{folder.name}" AS SELECT * FROM {files}')
+            return _rows(connection.execute(sql))
+
+    return Backend("parquet", str(tmp_path), query)
+
+
+def _rows(cursor: Any) -> list[Row]:
+    names = [column[0] for column in cursor.description or ()]
+    return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()] if names else []
+
+
+def make_backend(kind: str, request: pytest.FixtureRequest) -> Backend:
+    """A backend for this test."""
+    if kind == "postgres":
+        return _postgres(request.getfixturevalue("postgres_url"))
+    tmp_path: Path = request.getfixturevalue("tmp_path")
+    return {"duckdb": _duckdb, "sqlite": _sqlite, "parquet": _parquet}[kind](tmp_path)
+
+
+def rows(**columns: object) -> pa.RecordBatch:
+    """A batch: a list a column, or an Arrow array where the type matters."""
+    return pa.record_batch(dict(columns))
+
+
+def bad(text: str, record: int) -> BadRow:
+    """A row for the quarantine."""
+    broken = [Broken("amount", "convert: integer", f"{text!r} is not an integer")]
+    return BadRow({"id": "1", "amount": text, "note": None}, {"id": "BIGINT", "amount": "VARCHAR"}, broken, {"record": record})
+
+
+def load(
+    destination: Destination,
+    *batches: pa.RecordBatch,
+    run_id: str = "run-1",
+    state: State | None = None,
+    quarantine: Sequence[BadRow] = (),
+    replayed: Sequence[str] = (),
+) -> Loaded:
+    """Loads batches in one run."""
+    with destination.begin(run_id, replayed=replayed) as running:
+        for batch in batches:
+            running.write(batch)
+        running.quarantine(quarantine)
+        loaded = running.loaded()
+        running.commit(state)
+    return loaded
