@@ -9,15 +9,16 @@ from typing import Any
 import httpx
 import pytest
 import stripe
+from stripe.params import CustomerCreateParams, SubscriptionCreateParams
 
 from sandbox.objects import API_VERSION
 from sandbox.serve import Running
 
-CARD: Any = {
+CARD: CustomerCreateParams = {
     "payment_method": "pm_card_visa",
     "invoice_settings": {"default_payment_method": "pm_card_visa"},
 }
-BAD_CARD: Any = {
+BAD_CARD: CustomerCreateParams = {
     "payment_method": "pm_card_chargeCustomerFail",
     "invoice_settings": {"default_payment_method": "pm_card_chargeCustomerFail"},
 }
@@ -39,11 +40,15 @@ def price(sdk: stripe.StripeClient) -> stripe.Price:
     )
 
 
-def subscribe(sdk: stripe.StripeClient, price: stripe.Price, card: Any = CARD, **params: Any) -> stripe.Subscription:
+def subscribe(
+    sdk: stripe.StripeClient,
+    price: stripe.Price,
+    card: CustomerCreateParams = CARD,
+    more: SubscriptionCreateParams | None = None,
+) -> stripe.Subscription:
     customer = sdk.v1.customers.create({"email": "ada@example.com", **card})
-    return sdk.v1.subscriptions.create(
-        {"customer": customer.id, "items": [{"price": price.id, "quantity": 2}], **params}
-    )
+    wanted: SubscriptionCreateParams = {"customer": customer.id, "items": [{"price": price.id, "quantity": 2}]}
+    return sdk.v1.subscriptions.create({**wanted, **(more or {})})
 
 
 def plain(told: Any) -> dict[str, Any]:
@@ -64,7 +69,7 @@ def test_a_customer_is_created_changed_read_and_deleted(sdk: stripe.StripeClient
 def test_a_subscription_has_its_period_on_the_item_and_its_invoice_names_it_under_parent(
     sdk: stripe.StripeClient, price: stripe.Price
 ) -> None:
-    subscription = subscribe(sdk, price, expand=["latest_invoice.customer"])
+    subscription = subscribe(sdk, price, more={"expand": ["latest_invoice.customer"]})
     item = subscription["items"].data[0]
     invoice = subscription.latest_invoice
     assert isinstance(invoice, stripe.Invoice)
@@ -79,7 +84,7 @@ def test_a_subscription_has_its_period_on_the_item_and_its_invoice_names_it_unde
 
 
 def test_a_trial_costs_nothing_yet(sdk: stripe.StripeClient, price: stripe.Price) -> None:
-    subscription = subscribe(sdk, price, card={}, trial_period_days=14, expand=["latest_invoice"])
+    subscription = subscribe(sdk, price, {}, {"trial_period_days": 14, "expand": ["latest_invoice"]})
     assert isinstance(subscription.latest_invoice, stripe.Invoice)
     assert (subscription.status, subscription.latest_invoice.total) == ("trialing", 0)
     assert (
@@ -90,7 +95,7 @@ def test_a_trial_costs_nothing_yet(sdk: stripe.StripeClient, price: stripe.Price
 def test_a_declined_card_leaves_the_subscription_incomplete_until_its_invoice_is_paid(
     sdk: stripe.StripeClient, price: stripe.Price
 ) -> None:
-    subscription = subscribe(sdk, price, card=BAD_CARD)
+    subscription = subscribe(sdk, price, BAD_CARD)
     assert subscription.status == "incomplete"
     with pytest.raises(stripe.CardError) as declined:
         sdk.v1.invoices.pay(str(subscription.latest_invoice))
@@ -102,7 +107,7 @@ def test_a_declined_card_leaves_the_subscription_incomplete_until_its_invoice_is
 
 def test_a_declined_card_creates_nothing_if_the_caller_says_so(sdk: stripe.StripeClient, price: stripe.Price) -> None:
     with pytest.raises(stripe.CardError):
-        subscribe(sdk, price, card=BAD_CARD, payment_behavior="error_if_incomplete")
+        subscribe(sdk, price, BAD_CARD, {"payment_behavior": "error_if_incomplete"})
     assert sdk.v1.subscriptions.list({"status": "all"}).data == []
 
 
@@ -286,7 +291,7 @@ def things(served: Running) -> dict[str, str]:
     product = account.create_product({"name": "Team"})["id"]
     money = {"product": product, "currency": "usd", "unit_amount": 2900}
     price = account.create_price({**money, "recurring": {"interval": "month"}})["id"]
-    customer = account.create_customer(CARD)["id"]
+    customer = account.create_customer({**CARD})["id"]
     subscription = account.create_subscription({"customer": customer, "items": [{"price": price}]})
     account.cancel_subscription(subscription["id"], {})
     return {
