@@ -90,7 +90,7 @@ def _programs() -> tuple[str, str]:
         unavailable(
             "MariaDB",
             f"PIVOTAL_TEST_MARIADB_URL is not set and {'mariadb-install-db' if mariadbd else 'mariadbd'} was not found",
-            "`apt-get install mariadb-server-core`, or set PIVOTAL_TEST_MARIADB_URL=mysql+pymysql://user:password@host/db",
+            "`apt-get install mariadb-server`, or set PIVOTAL_TEST_MARIADB_URL=mysql+pymysql://user:password@host/db",
         )
     return mariadbd, install_db
 
