@@ -1,9 +1,8 @@
 """One asset per pipeline, built from its YAML; what it reads is an upstream asset.
 
-Light on purpose: Dagster loads this module at every start, so the engine is imported inside the op.
+Light on purpose: Dagster loads this module at every start, so the engine is imported inside the op. (Annotations are
+not postponed here: Dagster looks at the op's own.)
 """
-
-from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
