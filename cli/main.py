@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, NoReturn, cast
 
 import click
 
+from cli.demo import demo
 from cli.output import say, say_json
 from cli.pipelines import check, list_, preview, run, show_problems
 from cli.quarantine import quarantine
+from cli.serve import dev, gateway, sandbox
 from errors import ConfigError, PivotalError
 
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ def pivotal() -> None:
     """Move Pivotal Flow's data and events between it and the outside world."""
 
 
-for command in (list_, check, preview, run, quarantine):
+for command in (list_, check, preview, run, quarantine, demo, dev, gateway, sandbox):
     pivotal.add_command(command)
 
 
