@@ -101,7 +101,7 @@ def hint(status: int | None) -> str | None:
 
 def without_addresses(text: str) -> str:
     """A service's message without the e-mail addresses that it repeats: messages end up in logs."""
-    return re.sub(r"[^\s@'\"<>\[(]+@(?=[^\s@])", "***@", text)
+    return re.sub(r"[^\s@'\"<>\[(]+@", "***@", text)
 
 
 def silence(logger: str) -> None:

@@ -76,6 +76,7 @@ class Stripe:
         # Otherwise the SDK writes an id into the home folder and sends it, and timings, along with every call.
         stripe.enable_telemetry = False
         silence("stripe")
+        silence("urllib3")  # at DEBUG it logs URLs, with the addresses that lists are filtered by
         timeouts = (self._config.connect_timeout, self._config.read_timeout)
         return stripe.StripeClient(
             self._config.api_key.get_secret_value(),

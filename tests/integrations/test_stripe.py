@@ -1,0 +1,259 @@
+"""The Stripe client against the sandbox: the real SDK, over a real socket."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+import traceback
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from integrations.calls import RetryBudget
+from integrations.stripe import Stripe, StripeConfig, StripeIntegrationError
+from sandbox.serve import Running, running
+from sandbox.wire import Call, Misbehaviour
+
+KEY = "sk_test_this_is_never_logged"
+REFUSED_KEY = "sk_live_this_is_never_logged"
+TRIES = 3
+
+
+@pytest.fixture(scope="module")
+def _server() -> Iterator[Running]:
+    with running() as served:
+        yield served
+
+
+@pytest.fixture
+def served(_server: Running) -> Running:
+    _server.sandbox.reset()
+    return _server
+
+
+@pytest.fixture
+def stripe(served: Running) -> Stripe:
+    return client(served.stripe_base)
+
+
+def client(base: str, key: str = KEY, timeout: float = 20.0) -> Stripe:
+    budget = RetryBudget(attempts=TRIES, first_wait=0.01, longest_wait=2)
+    return Stripe(StripeConfig(api_key=SecretStr(key), api_base=base, read_timeout=timeout, retry=budget))
+
+
+def price(served: Running) -> str:
+    account = served.sandbox.stripe.account
+    product = account.create_product({"name": "Team"})["id"]
+    recurring = {"interval": "month"}
+    money = {"product": product, "currency": "usd", "unit_amount": 2900, "recurring": recurring}
+    return str(account.create_price(money)["id"])
+
+
+def customer(served: Running) -> str:
+    card = {"payment_method": "pm_card_visa", "invoice_settings": {"default_payment_method": "pm_card_visa"}}
+    return str(served.sandbox.stripe.account.create_customer(card)["id"])
+
+
+def calls(served: Running, method: str | None = None) -> list[Call]:
+    return [each for each in served.sandbox.wire.calls if method in {None, each.method}]
+
+
+# --- what works -------------------------------------------------------------------------------------------------
+
+
+def test_a_customer_is_created_once_for_one_operation(served: Running, stripe: Stripe) -> None:
+    first = stripe.customers.create({"email": "ada@example.com"}, operation_id="signup-1")
+    again = stripe.customers.create({"email": "ada@example.com"}, operation_id="signup-1")
+    other = stripe.customers.create({"email": "ada@example.com"}, operation_id="signup-2")
+    assert first.id == again.id != other.id
+    assert first.email == "ada@example.com"
+    assert [each.api_version for each in calls(served)] == ["2026-10-28.endive"] * 3
+
+
+def test_a_rerun_in_another_process_repeats_nothing(served: Running, stripe: Stripe) -> None:
+    first = stripe.customers.create({"name": "Ada"}, operation_id="signup-1")
+    assert client(served.stripe_base).customers.create({"name": "Ada"}, operation_id="signup-1").id == first.id
+
+
+def test_a_subscription_is_created_and_canceled_and_canceling_it_again_changes_nothing(
+    served: Running, stripe: Stripe
+) -> None:
+    created = stripe.subscriptions.create(
+        {"customer": customer(served), "items": [{"price": price(served), "quantity": 2}]}, operation_id="order-1"
+    )
+    assert (created.status, created["items"].data[0].quantity) == ("active", 2)
+    ended = stripe.subscriptions.cancel(created.id, {"cancellation_details": {"feedback": "unused"}})
+    assert ended.status == "canceled"
+    assert stripe.subscriptions.cancel(created.id).canceled_at == ended.canceled_at
+
+
+def test_a_subscription_that_never_was_cannot_be_canceled(stripe: Stripe) -> None:
+    with pytest.raises(StripeIntegrationError, match="No such subscription: 'sub_0'") as error:
+        stripe.subscriptions.cancel("sub_0")
+    assert (error.value.status, error.value.code) == (404, "resource_missing")
+
+
+def test_a_list_is_read_page_by_page_to_its_end(served: Running, stripe: Stripe) -> None:
+    served.sandbox.seed(230)
+    ids = [each.id for each in stripe.customers.list()]
+    assert len(set(ids)) == len(ids) == 230
+    assert len(calls(served)) == 3
+
+
+def test_a_page_that_fails_is_read_again_and_no_customer_is_missed(served: Running, stripe: Stripe) -> None:
+    served.sandbox.seed(230)
+    listed = stripe.customers.list({"limit": 50})
+    ids = [next(listed).id for _ in range(50)]
+    served.sandbox.wire.misbehave(Misbehaviour(service="stripe", kind="reset", calls=TRIES - 1))
+    ids += [each.id for each in listed]
+    assert len(set(ids)) == len(ids) == 230
+
+
+def test_lists_take_filters(served: Running, stripe: Stripe) -> None:
+    served.sandbox.seed(50)
+    edge = next(stripe.customers.list()).created
+    assert len(list(stripe.customers.list({"created": {"gte": edge}}))) == 1
+    stripe.customers.create({"name": "Ada"}, operation_id="signup-1")
+    assert [event.type for event in stripe.events.list({"type": "customer.*"})] == ["customer.created"]
+
+
+# --- what fails -------------------------------------------------------------------------------------------------
+
+# how the service fails -> tries on the wire, status, code
+FAILURES: list[tuple[dict[str, Any], int, int | None, str | None]] = [
+    ({"kind": "error", "status": 400}, 1, 400, None),
+    ({"kind": "error", "status": 401}, 1, 401, None),
+    ({"kind": "error", "status": 402}, 1, 402, "card_declined"),
+    ({"kind": "error", "status": 403}, 1, 403, None),
+    ({"kind": "error", "status": 404}, 1, 404, "resource_missing"),
+    ({"kind": "error", "status": 409}, TRIES, 409, "idempotency_key_in_use"),
+    ({"kind": "error", "status": 429}, TRIES, 429, "rate_limit"),
+    ({"kind": "error", "status": 429, "retry_after": "0"}, TRIES, 429, "rate_limit"),
+    ({"kind": "error", "status": 429, "retry_after": "3600"}, 1, 429, "rate_limit"),
+    ({"kind": "error", "status": 500}, TRIES, 500, None),
+    ({"kind": "html", "status": 502}, TRIES, 502, None),
+    ({"kind": "html", "status": 503, "retry_after": "3600"}, 1, 503, None),
+    ({"kind": "reset"}, TRIES, None, None),
+    ({"kind": "cut"}, TRIES, None, None),
+    ({"kind": "slow", "delay": 60}, TRIES, None, None),
+]
+
+
+@pytest.mark.parametrize(("failure", "tries", "status", "code"), FAILURES)
+def test_a_failing_call_is_tried_as_often_as_can_help_with_one_key(
+    served: Running, failure: dict[str, Any], tries: int, status: int | None, code: str | None
+) -> None:
+    stripe = client(served.stripe_base, timeout=0.3 if failure["kind"] == "slow" else 20.0)
+    served.sandbox.wire.misbehave(Misbehaviour(service="stripe", calls=TRIES + 5, **failure))
+    with pytest.raises(StripeIntegrationError) as caught:
+        stripe.customers.create({"name": "Ada"}, operation_id="signup-1")
+    error = caught.value
+    keys = [each.idempotency_key for each in calls(served)]
+    assert len(keys) == tries
+    assert len(set(keys)) == 1
+    assert keys[0] is not None
+    assert (error.service, error.operation, error.status, error.code) == ("stripe", "customers.create", status, code)
+    assert error.retryable == (tries > 1 or "retry_after" in failure)
+    assert error.hint or status == 400
+    assert "<html>" not in str(error)
+    assert error.__cause__ is not None
+
+
+def test_a_list_is_tried_as_often_as_a_change(served: Running, stripe: Stripe) -> None:
+    served.sandbox.wire.misbehave(Misbehaviour(service="stripe", kind="error", status=500, calls=9))
+    with pytest.raises(StripeIntegrationError):
+        list(stripe.customers.list())
+    assert len(calls(served, "GET")) == TRIES
+
+
+@pytest.mark.parametrize("kind", ["reset", "cut", "html"])
+def test_an_answer_that_gets_lost_does_not_make_a_second_customer(served: Running, stripe: Stripe, kind: Any) -> None:
+    served.sandbox.wire.misbehave(Misbehaviour(service="stripe", kind=kind, done=True))
+    created = stripe.customers.create({"name": "Ada"}, operation_id="signup-1")
+    assert len(calls(served, "POST")) == 2
+    assert [each.id for each in stripe.customers.list()] == [created.id]
+
+
+def test_a_cancel_whose_answer_gets_lost_is_a_cancel(served: Running, stripe: Stripe) -> None:
+    created = stripe.subscriptions.create(
+        {"customer": customer(served), "items": [{"price": price(served)}]}, operation_id="order-1"
+    )
+    served.sandbox.wire.misbehave(Misbehaviour(service="stripe", kind="reset", done=True))
+    assert stripe.subscriptions.cancel(created.id).status == "canceled"
+
+
+def test_a_service_is_left_alone_until_the_date_it_names(
+    served: Running, stripe: Stripe, caplog: pytest.LogCaptureFixture
+) -> None:
+    date = format_datetime(datetime.now(UTC) - timedelta(days=1), usegmt=True)
+    served.sandbox.wire.misbehave(Misbehaviour(service="stripe", kind="html", status=503, retry_after=date))
+    stripe.customers.create({"name": "Ada"}, operation_id="signup-1")
+    assert "stripe customers.create failed (503); attempt 2 in 0.0 s" in caplog.messages
+
+
+def test_nobody_answers() -> None:
+    with pytest.raises(StripeIntegrationError, match=r"no answer \(ConnectionError\)") as error:
+        client("http://127.0.0.1:9").customers.create({}, operation_id="signup-1")
+    assert error.value.retryable
+    assert "PIVOTAL_STRIPE_API_BASE" in str(error.value)
+
+
+def test_a_refusal_says_what_is_wrong_and_names_the_request(stripe: Stripe) -> None:
+    wrong: Any = {"emial": "ada@example.com"}
+    with pytest.raises(StripeIntegrationError, match="400 Received unknown parameter: emial") as error:
+        stripe.customers.create(wrong, operation_id="signup-1")
+    assert error.value.request_id is not None
+    assert error.value.request_id.startswith("req_")
+
+
+def test_an_operation_id_that_is_used_for_something_else_is_explained(stripe: Stripe) -> None:
+    stripe.customers.create({"name": "Ada"}, operation_id="signup-1")
+    with pytest.raises(StripeIntegrationError, match="give every doing its own"):
+        stripe.customers.create({"name": "Grace"}, operation_id="signup-1")
+
+
+# --- what stays secret ------------------------------------------------------------------------------------------
+
+
+def test_no_key_and_no_address_reaches_a_log_an_error_or_a_repr(
+    served: Running, stripe: Stripe, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with caplog.at_level(logging.DEBUG):
+        stripe.customers.create({"email": "ada@example.com"}, operation_id="signup-1")
+        served.sandbox.wire.misbehave(Misbehaviour(service="stripe", kind="reset"))
+        list(stripe.customers.list({"email": "ada@example.com"}))
+        with pytest.raises(StripeIntegrationError) as error:
+            stripe.customers.create({"email": "ada@@example.com"}, operation_id="signup-2")
+        with pytest.raises(StripeIntegrationError) as refused:
+            client(served.stripe_base, REFUSED_KEY).customers.create({}, operation_id="signup-3")
+    told = "\n".join(caplog.messages) + "".join(capfd.readouterr())
+    assert "attempt 2" in told
+    assert "never_logged" not in told + repr(stripe.__dict__) + "".join(traceback.format_exception(refused.value))
+    assert "Invalid email address" in str(error.value)
+    assert "ada@" not in str(error.value)
+    assert "ada@" not in told
+    assert "ada%40" not in told
+
+
+def test_the_sdk_writes_no_id_into_the_home_folder_and_sends_no_timings(
+    served: Running, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.setattr("stripe.enable_telemetry", True)
+    monkeypatch.setattr("stripe._telemetry_id._loaded", False)
+    stripe = client(served.stripe_base)
+    stripe.customers.create({}, operation_id="signup-1")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_importing_the_clients_imports_no_sdk() -> None:
+    code = (
+        "import sys, integrations, integrations.stripe, integrations.sendgrid;"
+        "print([name for name in ('stripe', 'sendgrid', 'python_http_client', 'requests') if name in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "[]\n"
