@@ -144,14 +144,15 @@ def _decode(raw: bytes, file: str) -> str:
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        before = raw[: error.start].decode("utf-8-sig", errors="ignore")
+        before, byte = raw[: error.start].decode("utf-8-sig", errors="ignore"), f"0x{raw[error.start]:02x}"
         if b"\0" in raw:
-            raise _fatal(file, "a binary file, not YAML", before, f"\\x{raw[error.start]:02x}", _NOT_YAML) from None
-        raise _fatal(file, "not UTF-8 text", before, f"\\x{raw[error.start]:02x}", "save it as UTF-8") from None
+            raise _fatal(file, "a binary file, not YAML", before, byte, _NOT_YAML) from None
+        raise _fatal(file, "not UTF-8 text", before, byte, "save it as UTF-8") from None
     if bad := _UNPRINTABLE.search(text):
-        what = "a binary file, not YAML" if "\0" in text else "a control character"
-        hint = _NOT_YAML if "\0" in text else "remove it"
-        raise _fatal(file, what, text[: bad.start()], f"\\x{ord(bad[0]):02x}", hint)
+        before = text[: bad.start()]
+        if "\0" in text:
+            raise _fatal(file, "a binary file, not YAML", before, bad[0], _NOT_YAML)
+        raise _fatal(file, "a control character", before, bad[0], "remove it")
     return text
 
 

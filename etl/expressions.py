@@ -310,9 +310,9 @@ def _only_item(text: str, tree: str) -> dict[str, Any]:
 
 def _syntax_error(text: str, answer: Mapping[str, str]) -> ExpressionError:
     message = answer["error_message"]
-    if not text.strip():
+    if "selection list" in message:
         return ExpressionError("there is no expression", hint="write one, such as amount * 1.1")
-    if answer["error_type"] == "not implemented" or "selection list" in message:
+    if answer["error_type"] == "not implemented":
         return _not_one()
     if "depth limit" in message:
         hint = "split it over several columns of `derive`"

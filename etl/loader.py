@@ -23,6 +23,7 @@ from etl.variables import find_problems, resolve
 __all__ = ["check", "load_pipelines", "read_pipelines", "resolve"]
 
 _SUFFIXES = (".yaml", ".yml")
+_FIRST = "write one: docs/pipelines.md shows how"
 
 
 def load_pipelines(folder: Path) -> list[Pipeline]:
@@ -66,7 +67,7 @@ def check(paths: Sequence[Path]) -> list[Problem]:
     for file in files:
         problems += file.problems
         if file.document:
-            problems += references.find_problems(file.document, file.pipeline)
+            problems += references.find_problems(file.document, None if file.problems else file.pipeline)
     return sorted(problems)
 
 
@@ -91,6 +92,8 @@ def _read_all(paths: Sequence[Path]) -> tuple[list[_File], list[Problem]]:
         if path.is_dir():
             listed = sorted(each for each in path.iterdir() if each.suffix in _SUFFIXES)
             files |= {each: _read(each) for each in listed}
+            if not listed:
+                problems.append(Problem(_shown(path), 1, 1, "there is no pipeline in this folder", hint=_FIRST))
         elif path.suffix or path.exists():
             files[path] = _read(path)
         else:

@@ -51,23 +51,30 @@ def explain(document: Document, error: ValidationError) -> list[Problem]:
         error: What validation of its data found.
     """
     found: dict[KeyPath, Problem] = {}
+    mistyped = set()
     for details in error.errors(include_url=False):
         path = _path(document.data, details["loc"])
         if path in found:  # each member of a union complains for itself
             found[path] = document.problem(path, f"{_named(path)} is neither a number nor a text, true or false")
         else:
             found[path] = _explain(document, path, details)
-    return list(found.values())
+        if details["type"] == "extra_forbidden":
+            mistyped |= {(*path[:-1], name) for name in _close(str(path[-1]), _properties(document.data, path[:-1]))}
+    return [problem for path, problem in found.items() if path not in mistyped]
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """A hint: the known word that was meant, or else all of them."""
     known = list(known)
-    folded = {name.lower(): name for name in known}
-    close = get_close_matches(word.lower(), folded, 1, 0.6)
-    if close:
-        return f"did you mean `{folded[close[0]]}`?"
+    if close := _close(word, known):
+        return f"did you mean `{close[0]}`?"
     return f"choose {', '.join(known)}" if known else ""
+
+
+def _close(word: str, known: Iterable[str]) -> list[str]:
+    """The known word that is near enough to have been meant, if there is one."""
+    folded = {name.lower(): name for name in known}
+    return [folded[name] for name in get_close_matches(word.lower(), folded, 1, 0.6)]
 
 
 def _explain(document: Document, path: KeyPath, details: Mapping[str, Any]) -> Problem:

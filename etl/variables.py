@@ -78,8 +78,8 @@ def _lookup(found: re.Match[str]) -> str | None:
 def _from_dotenv(name: str) -> str | None:
     from settings import Settings
 
-    file = Path(str(Settings.model_config.get("env_file")))
-    if not file.is_file():
+    file = Settings.model_config.get("env_file")
+    if not isinstance(file, str) or not Path(file).is_file():
         return None
     from dotenv import dotenv_values
 
