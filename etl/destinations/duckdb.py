@@ -101,11 +101,11 @@ class DuckDB:
             fields = empty.to_arrow_table().schema
             return [_column(field, str(kind)) for field, kind in zip(fields, empty.types, strict=True)]
 
-    def declare(self, kind: pa.DataType) -> str | None:
-        """See `Database.declare`."""
+    def new_column(self, name: str, kind: pa.DataType) -> Column | None:
+        """See `Database.new_column`."""
         if pa.types.is_decimal(kind):
-            return f"DECIMAL({kind.precision},{kind.scale})"
-        return _DECLARED.get(kind)
+            return Column(name, kind, f"DECIMAL({kind.precision},{kind.scale})")
+        return Column(name, kind, _DECLARED[kind], identity=kind != INTERVAL) if kind in _DECLARED else None
 
     def prepare(self, name: Name) -> None:
         """See `Database.prepare`."""
@@ -130,10 +130,7 @@ class DuckDB:
         names = ", ".join(Name([column]).sql for column in rows.schema.names)
         with self._errors():
             self._connection.register("_pivotal_rows", rows)
-        try:
-            return self.run(f"INSERT INTO {name.sql} ({names}) SELECT {names} FROM _pivotal_rows")
-        finally:
-            self._connection.unregister("_pivotal_rows")
+        return self.run(f"INSERT INTO {name.sql} ({names}) SELECT {names} FROM _pivotal_rows")
 
     def commit(self) -> None:
         """See `Database.commit`."""
@@ -218,4 +215,4 @@ def _column(field: pa.Field, declared: str) -> Column:
         takes = pa.bool_()
     if declared == "HUGEINT":
         takes = pa.decimal128(38, 0)
-    return Column(field.name, takes, declared, identity=takes not in {JSON, INTERVAL})
+    return Column(field.name, takes, declared, identity=takes != INTERVAL)

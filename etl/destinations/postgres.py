@@ -157,11 +157,11 @@ class Postgres:
             ORDER BY a.attnum"""
         return [_column(*row) for row in self.query(sql, [name.sql])]
 
-    def declare(self, kind: pa.DataType) -> str | None:
-        """See `Database.declare`."""
+    def new_column(self, name: str, kind: pa.DataType) -> Column | None:
+        """See `Database.new_column`."""
         if pa.types.is_decimal(kind):
-            return f"numeric({kind.precision},{kind.scale})"
-        return _DECLARED.get(kind)
+            return Column(name, kind, f"numeric({kind.precision},{kind.scale})")
+        return Column(name, kind, _DECLARED[kind], identity=kind != INTERVAL) if kind in _DECLARED else None
 
     def prepare(self, name: Name) -> None:
         """See `Database.prepare`."""

@@ -69,8 +69,8 @@ class Database(Protocol):
         """The table's columns; none if there is no such table."""
         ...
 
-    def declare(self, kind: pa.DataType) -> str | None:
-        """The type of a new column, for a type that warehouses keep; None if this one does not."""
+    def new_column(self, name: str, kind: pa.DataType) -> Column | None:
+        """A new column, for a type that warehouses keep; None if this one does not."""
         ...
 
     def prepare(self, name: Name) -> None:
@@ -157,13 +157,13 @@ class Table:
         self._columns = found | self._columns
 
     def _new(self, field: pa.Field) -> Column:
-        declared = self.database.declare(field.type)
-        if declared is None:
+        column = self.database.new_column(field.name, field.type)
+        if column is None:
             raise DestinationError(
                 f"{self.target.table}: column {field.name} has the type {field.type}, which this database cannot keep",
                 hint=f"convert it: `convert: {{{field.name}: string}}`",
             )
-        return Column(field.name, field.type, declared)
+        return column
 
     def _check_key(self, rows: pa.RecordBatch) -> None:
         needed = [*self.target.key, *([self.target.version] if self.target.version else [])]

@@ -118,11 +118,11 @@ class SQLite:
         """See `Database.columns`."""
         return [_column(*row) for row in self.query("SELECT name, type FROM pragma_table_info(?)", [*name.parts])]
 
-    def declare(self, kind: pa.DataType) -> str | None:
-        """See `Database.declare`."""
+    def new_column(self, name: str, kind: pa.DataType) -> Column | None:
+        """See `Database.new_column`."""
         if pa.types.is_decimal(kind):
-            return f"DECIMAL_TEXT({kind.precision},{kind.scale})"
-        return _DECLARED.get(kind)
+            return _column(name, f"DECIMAL_TEXT({kind.precision},{kind.scale})")
+        return Column(name, kind, _DECLARED[kind]) if kind in _DECLARED else None
 
     def prepare(self, name: Name) -> None:
         """See `Database.prepare`: nobody else writes, and there are no schemas."""

@@ -92,7 +92,7 @@ def _integer_fits(value: pa.DataType, column: pa.DataType) -> bool:
     if pa.types.is_decimal(column):
         return bool(len(str(high)) <= column.precision - column.scale)
     mantissa = {pa.float32(): 24, pa.float64(): 53}.get(column, 0)
-    return high < 2**mantissa
+    return high.bit_length() <= mantissa
 
 
 def _range(kind: pa.DataType) -> tuple[int, int]:
@@ -138,7 +138,7 @@ def _kept_array(table: str, field: pa.Field, array: pa.Array) -> pa.Array:
         raise _unkept(table, field)
     if pa.types.is_nested(field.type):
         text = _by_engine(array, "CASE WHEN value IS NOT NULL THEN to_json(value) END", f"{table}: column {field.name}")
-        return pa.ExtensionArray.from_storage(JSON, text.storage)
+        return cast(table, field.name, text, JSON)
     return array if kind == field.type else cast(table, field.name, array, kind)
 
 

@@ -106,7 +106,7 @@ def _sqlite(tmp_path: Path) -> Backend:
 def _postgres(url: str) -> Backend:
     def query(sql: str) -> list[Row]:
         with psycopg.connect(url) as connection:
-            return _rows(connection.execute(sql))  # type: ignore[call-overload]
+            return _rows(connection.execute(sql))
 
     return Backend("postgres", url, query)
 
@@ -143,7 +143,9 @@ def rows(**columns: object) -> pa.RecordBatch:
 def bad(text: str, record: int) -> BadRow:
     """A row for the quarantine."""
     broken = [Broken("amount", "convert: integer", f"{text!r} is not an integer")]
-    return BadRow({"id": "1", "amount": text, "note": None}, {"id": "BIGINT", "amount": "VARCHAR"}, broken, {"record": record})
+    return BadRow(
+        {"id": "1", "amount": text, "note": None}, {"id": "BIGINT", "amount": "VARCHAR"}, broken, {"record": record}
+    )
 
 
 def load(

@@ -34,7 +34,7 @@ def test_a_load_that_fails_leaves_no_trace(backend: Backend) -> None:
     destination = backend.destination()
     load(destination, rows(id=[1]), state={"cursor": 1})
 
-    with pytest.raises(ZeroDivisionError), destination.begin("run-2") as running:
+    with pytest.raises(ZeroDivisionError), destination.begin("run-2") as running:  # noqa: PT012  (the load is tested)
         running.write(rows(id=[2], new=["x"]))
         running.quarantine([bad("x", 2)])
         assert running.loaded() == Loaded(inserted=1)
@@ -141,7 +141,13 @@ def test_a_column_of_nothing_but_nulls_waits_until_it_has_a_type(backend: Backen
     destination = backend.destination()
 
     load(destination, rows(id=[1], note=pa.nulls(1)))
-    load(destination, rows(id=[2], note=pa.nulls(1)), rows(id=[3], note=["x"]), rows(id=[4], note=pa.nulls(1)), run_id="2")
+    load(
+        destination,
+        rows(id=[2], note=pa.nulls(1)),
+        rows(id=[3], note=["x"]),
+        rows(id=[4], note=pa.nulls(1)),
+        run_id="2",
+    )
 
     assert backend.rows() == [{"id": 1}, {"id": 2}, {"id": 3, "note": "x"}, {"id": 4}]
 
@@ -160,7 +166,9 @@ def test_a_type_that_does_not_fit_names_the_column_both_types_and_the_way_out(ba
 
 
 def test_a_narrower_type_fits(backend: Backend) -> None:
-    load(backend.destination(), rows(id=[1], n=pa.array([2**40], pa.int64())), rows(id=[2], n=pa.array([7], pa.int16())))
+    load(
+        backend.destination(), rows(id=[1], n=pa.array([2**40], pa.int64())), rows(id=[2], n=pa.array([7], pa.int16()))
+    )
 
     assert backend.rows() == [{"id": 1, "n": 2**40}, {"id": 2, "n": 7}]
 
@@ -232,7 +240,7 @@ def test_replayed_rows_stay_if_the_replay_fails(backend: Backend) -> None:
     load(destination, quarantine=[bad("x", 1)])
     ids = [row.id for row in destination.quarantined()]
 
-    with pytest.raises(ZeroDivisionError), destination.begin("run-2", replayed=ids) as running:
+    with pytest.raises(ZeroDivisionError), destination.begin("run-2", replayed=ids) as running:  # noqa: PT012
         running.write(rows(id=[1]))
         running.loaded()
         raise ZeroDivisionError
