@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
-from events.envelope import Event, Metadata, new_id
+from events.envelope import Event, new_id
 
 
-@dataclass(frozen=True, slots=True)
-class Cause:
+class Cause(NamedTuple):
     """What the events that are made now belong to; the fields are those of `Metadata`."""
 
     correlation_id: str
@@ -71,12 +69,14 @@ def new_event(
     """
     event_id = new_id()
     cause = current_cause() or Cause(correlation_id=event_id)
-    return Event(
-        id=event_id,
-        type=type,
-        aggregate_type=aggregate[0],
-        aggregate_id=aggregate[1],
-        data=dict(data),
-        timestamp=timestamp or datetime.now(UTC),
-        metadata=Metadata(source=source, dedupe_key=dedupe_key or event_id, **asdict(cause)),
+    return Event.model_validate(
+        {
+            "id": event_id,
+            "type": type,
+            "aggregate_type": aggregate[0],
+            "aggregate_id": aggregate[1],
+            "data": data,
+            "timestamp": timestamp or datetime.now(UTC),
+            "metadata": {"source": source, "dedupe_key": dedupe_key or event_id, **cause._asdict()},
+        }
     )

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 from datetime import UTC, datetime
 
 from events.cause import current_cause
 
 _OWN = {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName", "color_message"}
+_PLAIN = re.compile(r"[!#-<>-~]+")
+"""Printable ASCII without space, `"` and `=`."""
 
 
 def log_to_stderr() -> None:
@@ -37,4 +40,4 @@ class LineFormatter(logging.Formatter):
 def _quoted(value: object) -> str:
     """As it is, if it is one plain word; else as a JSON string, which keeps it on the line."""
     text = str(value)
-    return text if text.isascii() and text.isprintable() and text and not set(text) & set(' "=') else json.dumps(text)
+    return text if _PLAIN.fullmatch(text) else json.dumps(text)

@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from pydantic_core import from_json, to_json
@@ -115,6 +116,7 @@ def _text(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 
+@lru_cache(maxsize=1024)
 def _type(source: str, name: str) -> str:
     """A provider's type in the envelope's letters; as the provider writes it, it stands in `data`."""
     words = (re.sub(r"[^a-z0-9_]+", "_", word) for word in name.lower().split("."))

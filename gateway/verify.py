@@ -6,7 +6,7 @@ import base64
 import binascii
 import re
 import time
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Protocol
 
 from starlette.datastructures import Headers
@@ -16,7 +16,10 @@ from settings import Settings
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+    from stripe import SignatureVerificationError, WebhookSignature
 
+_STRIPE_TIME = re.compile(r"(?:^|,)t=([^,]*)")
+"""The first `t`, as in the SDK."""
 _SECONDS = re.compile(r"[0-9]{1,11}")
 _LONGEST_HEADER = 4096
 
@@ -58,13 +61,13 @@ class StripeVerifier:
     def prepare(self) -> None:
         """See `Verifier.prepare`."""
         _require(self._secrets, "PIVOTAL_STRIPE_WEBHOOK_SECRETS")
-        import stripe  # noqa: F401
+        _stripe()
 
     def verify(self, headers: Headers, body: bytes) -> None:
         """See `Verifier.verify`."""
         _require(self._secrets, "PIVOTAL_STRIPE_WEBHOOK_SECRETS")
         header = _header(headers, self._HEADER)
-        found = re.search(r"(?:^|,)t=([^,]*)", header)  # the first one, as in the SDK
+        found = _STRIPE_TIME.search(header)
         sent_at = _time(found[1] if found else "", self._HEADER)
         if "v1=" not in header:
             raise RefusedError(400, f"{self._HEADER} has no v1 signature")
@@ -111,13 +114,20 @@ class SendGridVerifier:
 
 
 def _stripe_signed(text: str, header: str, secret: str) -> bool:
-    from stripe import SignatureVerificationError, WebhookSignature
-
+    signature, wrong = _stripe()
     try:
         # No tolerance here: the SDK lets any future pass.
-        return bool(WebhookSignature.verify_header(text, header, secret, tolerance=None))
-    except SignatureVerificationError:
+        return bool(signature.verify_header(text, header, secret, tolerance=None))
+    except wrong:
         return False
+
+
+@cache
+def _stripe() -> tuple[type[WebhookSignature], type[SignatureVerificationError]]:
+    """Kept, for the SDK looks its own names up anew at each import."""
+    from stripe import SignatureVerificationError, WebhookSignature
+
+    return WebhookSignature, SignatureVerificationError
 
 
 def _sendgrid_key(text: str, number: int) -> EllipticCurvePublicKey:
