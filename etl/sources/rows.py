@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -41,18 +41,21 @@ def taken(batch: Batch, mask: pa.BooleanArray) -> Batch:
     )
 
 
-def without_refused(batch: Batch, refused: Mapping[int, Mapping[str, str]], kinds: Mapping[str, str]) -> Batch:
+def without_refused(
+    batch: Batch, refused: Mapping[int, Mapping[str, str]], kinds: Mapping[str, str], names: Sequence[str]
+) -> Batch:
     """The batch with the rows set aside that hold a value which the column's type cannot hold.
 
     Args:
         batch: The rows; a refused value stands there as NULL.
         refused: Row index -> column -> the value as text.
         kinds: Column -> what its values should be.
+        names: The columns that the quarantine keeps.
     """
     if not refused:
         return batch
     places = sorted(refused)
-    rows, types = as_text(batch.rows.take(pa.array(places)))
+    rows, types = as_text(batch.rows.select(names).take(pa.array(places)))
     bad = [
         _refused_row(row, types, refused[place], kinds, batch.origin(place))
         for place, row in zip(places, rows, strict=True)

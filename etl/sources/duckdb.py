@@ -1,0 +1,169 @@
+"""DuckDB files, read by DuckDB.
+
+What Arrow and the other databases lack arrives as JSON (lists, maps) or as text (enums, timetz, bit strings, ...).
+Infinite dates and timestamps, and integers of more than 38 digits, send their row to the quarantine.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+
+from errors import SourceError
+from etl.session import quoted
+from etl.sources.database import Column, nearest
+from etl.sources.sqlite import database_file
+from settings import get_settings
+
+_VECTORS = 4 * 2048  # rows that are fetched at once; wide ones need few
+_LONGEST_PAUSE = 0.25
+_AS_THEY_ARE = {
+    "BOOLEAN", "TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "FLOAT",
+    "DOUBLE", "VARCHAR", "BLOB", "TIME", "UUID", "JSON", "INTERVAL",
+}  # fmt: skip
+
+
+def connect(url: str, *, missing_ok: bool = False) -> DuckDB | None:
+    """Opens the file at a URL (`duckdb:///file`); None if there is none and that is fine.
+
+    Raises:
+        SourceError: There is no such file, it is no DuckDB database, or another process holds it for too long.
+    """
+    path = database_file(url)
+    if not path.is_file():
+        if missing_ok:
+            return None
+        raise SourceError(f"{url}: there is no such file", hint=f"looked for {path}")
+    return DuckDB(path, url)
+
+
+class DuckDB:
+    """`Connection` to a DuckDB file.
+
+    Args:
+        path: The file.
+        shown: Its URL.
+    """
+
+    json_object = "CAST(json_object({}) AS VARCHAR)"
+    text = "CAST({} AS VARCHAR)"
+    bounded = False
+
+    def __init__(self, path: Path, shown: str) -> None:
+        self._shown = shown
+        self._connection = self._opened(path)
+        self._connection.execute("SET TimeZone = 'UTC'")
+        self._connection.execute("SET arrow_lossless_conversion = true")
+        self._connection.begin()
+
+    def relation(self, table: str) -> str:
+        """See `Connection.relation`."""
+        with self._errors():
+            found = self._connection.sql("SELECT DISTINCT schema_name, table_name FROM duckdb_columns()").fetchall()
+        names = [name if schema == "main" else f"{schema}.{name}" for schema, name in found]
+        if table.removeprefix("main.").lower() not in {name.lower() for name in names}:
+            raise SourceError(f"{self._shown}: there is no table {table!r}", hint=nearest(table, names, "it has"))
+        return ".".join(quoted(part) for part in table.split(".", 1))
+
+    def columns(self, relation: str) -> list[Column]:
+        """See `Connection.columns`."""
+        with self._errors():
+            found = self._connection.sql(f"SELECT * FROM {relation} LIMIT 0")
+            return [_column(name, str(kind)) for name, kind in zip(found.columns, found.types, strict=True)]
+
+    def key(self, table: str) -> list[str]:
+        """See `Connection.key`."""
+        schema, _, name = table.rpartition(".")
+        with self._errors():
+            found = self._connection.execute(_KEY, [schema or "main", name]).fetchall()
+        return list(found[0][0]) if found else []
+
+    def quoted(self, name: str) -> str:
+        """See `Connection.quoted`."""
+        return quoted(name)
+
+    def parameter(self, number: int) -> str:
+        """See `Connection.parameter`."""
+        return f"${number + 1}"
+
+    def bind(self, column: Column, value: str) -> object:  # noqa: ARG002  (`Column.typed` does it)
+        """See `Connection.bind`."""
+        return value
+
+    def first(self, sql: str, values: Sequence[object]) -> str | None:
+        """See `Connection.first`."""
+        with self._errors():
+            found = self._connection.execute(sql, list(values)).fetchall()[0][0]
+        return None if found is None else str(found)
+
+    def stream(self, sql: str, columns: Sequence[Column], values: Sequence[object]) -> Iterator[pa.RecordBatch]:  # noqa: ARG002
+        """See `Connection.stream`."""
+        with self._errors():
+            yield from self._connection.sql(sql, params=list(values)).to_arrow_reader(_VECTORS)
+
+    def close(self) -> None:
+        """See `Connection.close`."""
+        self._connection.close()
+
+    def _opened(self, path: Path) -> duckdb.DuckDBPyConnection:
+        """Opens the file, waiting for another process to close it.
+
+        For writing if that may be: a process cannot open a file both ways, and the destination may be the same file.
+        """
+        patience = get_settings().lock_timeout
+        deadline, pause = time.monotonic() + patience, 0.01
+        while True:
+            try:
+                return duckdb.connect(path, read_only=not os.access(path, os.W_OK))
+            except duckdb.Error as error:
+                held = re.search(r"lock.* is held in (.+?)\. See", str(error), re.DOTALL)
+                if "set lock on file" not in str(error):
+                    raise self._told(error) from None
+                if time.monotonic() >= deadline:
+                    raise SourceError(
+                        f"{self._shown}: held by {held[1] if held else 'another process'} (waited {patience:g} s)",
+                        hint="close it there, or raise PIVOTAL_LOCK_TIMEOUT",
+                        retryable=True,
+                    ) from None
+            time.sleep(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE)
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except duckdb.Error as error:
+            raise self._told(error) from None
+
+    def _told(self, error: duckdb.Error) -> SourceError:
+        return SourceError(f"{self._shown}: {' '.join(str(error).split())}")
+
+
+_KEY = """
+SELECT constraint_column_names FROM duckdb_constraints()
+WHERE constraint_type = 'PRIMARY KEY' AND lower(schema_name) = lower($1) AND lower(table_name) = lower($2)
+"""
+
+
+def _column(name: str, kind: str) -> Column:
+    column = quoted(name)
+    typed = f"CAST({{}} AS {kind})"
+    if kind == "DATE" or kind.startswith("TIMESTAMP"):
+        refused = f"CASE WHEN NOT isfinite({column}) THEN CAST({column} AS VARCHAR) END"
+        return Column(name, kind, f"CASE WHEN isfinite({column}) THEN {column} END", refused, typed=typed)
+    if kind in {"HUGEINT", "UHUGEINT"}:
+        value = f"TRY_CAST({column} AS DECIMAL(38, 0))"
+        refused = f"CASE WHEN {value} IS NULL THEN CAST({column} AS VARCHAR) END"
+        return Column(name, "decimal(38,0)", value, refused, typed=typed)
+    if kind in _AS_THEY_ARE or (kind.startswith(("DECIMAL", "STRUCT")) and not kind.endswith("]")):
+        return Column(name, kind, column, typed=typed)
+    if kind.startswith("MAP") or kind.endswith("]"):
+        return Column(name, "JSON", f"CASE WHEN {column} IS NOT NULL THEN to_json({column}) END", typed=typed)
+    return Column(name, "VARCHAR", f"CAST({column} AS VARCHAR)", typed=typed)

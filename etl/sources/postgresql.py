@@ -1,0 +1,238 @@
+"""PostgreSQL, read by ADBC: COPY in binary, inside one REPEATABLE READ transaction.
+
+What arrives: numeric(p,s) as decimal(p,s), timestamptz in UTC, uuid, json, intervals and bytes as they are. As text,
+exactly: numeric without precision, and types that Arrow lacks (timetz, inet, ranges, ...). As JSON: arrays (also those
+of several dimensions) and composite values. NaN in a numeric(p,s) and infinite dates send their row to the quarantine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from errors import SourceError
+from etl.session import quoted
+from etl.sources.adbc import Adbc
+from etl.sources.database import Column, Finish, nearest
+from etl.sources.rows import BATCH_BYTES
+
+_OPTIONS = {"connect_timeout": "10", "keepalives_idle": "30", "keepalives_interval": "10", "keepalives_count": "6"}
+_HINTS = {
+    "28": "user or password are wrong, or the server does not let this user in",
+    "42501": "the user that reads needs the right to: GRANT SELECT ON ... TO ...",
+    "3D": "check the database's name in the connection URL",
+}
+_AS_THEY_ARE = {
+    "bool", "int2", "int4", "int8", "float4", "float8", "text", "varchar", "bpchar", "name", "bytea", "time", "uuid",
+    "json", "jsonb",
+}  # fmt: skip
+_LAST_NANOSECOND_HOUR = 2_562_047  # an interval's time part arrives in nanoseconds, in 64 bits
+
+# How ADBC shows an infinite value: PostgreSQL's largest and smallest number, moved from 2000 to 1970 with a wrap.
+_INFINITE = {
+    "date": {-(2**31) + 10_956: "infinity", -(2**31) + 10_957: "-infinity"},
+    "timestamp": {-(2**63) + 946_684_799_999_999: "infinity", -(2**63) + 946_684_800_000_000: "-infinity"},
+}
+_NAN = -(2**63)
+
+
+def connect(url: str) -> PostgreSQL:
+    """Connects to the server of a URL (`postgresql://user:password@host/database`).
+
+    Raises:
+        SourceError: The server cannot be reached, or does not let us in.
+    """
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    query = _OPTIONS | dict(parse_qsl(parts.query))
+    return PostgreSQL(
+        parts._replace(scheme="postgresql", query=urlencode(query)).geturl(), f"postgresql://{host}{parts.path}"
+    )
+
+
+class PostgreSQL:
+    """`Connection` to a PostgreSQL server.
+
+    Args:
+        address: URL for libpq.
+        shown: The URL without user and password.
+    """
+
+    json_object = "CAST(json_build_object({}) AS text)"
+    text = "CAST({} AS text)"
+    bounded = False
+
+    def __init__(self, address: str, shown: str) -> None:
+        from adbc_driver_postgresql import dbapi
+
+        self._shown = shown
+        self._adbc = Adbc(lambda: dbapi.connect(address, autocommit=False), self._explain)
+        self._adbc.run("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY; SET LOCAL timezone = 'UTC'")
+
+    def relation(self, table: str) -> str:
+        """See `Connection.relation`."""
+        name = ".".join(quoted(part) for part in table.split(".", 1))
+        if self._adbc.rows("SELECT to_regclass($1)::text", [name])[0][0] is None:
+            found = (
+                "SELECT oid::regclass::text FROM pg_class WHERE relkind IN ('r', 'p', 'v', 'm', 'f') AND relnamespace"
+            )
+            names = [
+                row[0]
+                for row in self._adbc.rows(
+                    f"{found} NOT IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)"
+                )
+            ]
+            raise SourceError(f"{self._shown}: there is no table {table!r}", hint=nearest(table, names, "it has"))
+        return name
+
+    def columns(self, relation: str) -> list[Column]:
+        """See `Connection.columns`."""
+        is_query = relation.startswith("(")
+        required = set() if is_query else {name for (name,) in self._adbc.rows(_REQUIRED, [relation])}
+        return [
+            _column(field, nullable=field.name not in required)
+            for field in self._adbc.schema(f"SELECT * FROM {relation}")
+        ]
+
+    def key(self, table: str) -> list[str]:
+        """See `Connection.key`."""
+        return [name for (name,) in self._adbc.rows(_KEY, [self.relation(table)])]
+
+    def quoted(self, name: str) -> str:
+        """See `Connection.quoted`."""
+        return quoted(name)
+
+    def parameter(self, number: int) -> str:
+        """See `Connection.parameter`. COPY takes no parameters, so they are settings of the transaction."""
+        return f"current_setting('pivotal.p{number}')"
+
+    def bind(self, column: Column, value: str) -> object:  # noqa: ARG002  (`Column.typed` does it)
+        """See `Connection.bind`."""
+        return value
+
+    def first(self, sql: str, values: Sequence[object]) -> str | None:
+        """See `Connection.first`."""
+        self._set(values)
+        found = self._adbc.rows(sql)[0][0]
+        return None if found is None else str(found)
+
+    def stream(self, sql: str, columns: Sequence[Column], values: Sequence[object]) -> Iterator[pa.RecordBatch]:  # noqa: ARG002
+        """See `Connection.stream`."""
+        self._set(values)
+        return self._adbc.stream(sql, (), {"adbc.postgresql.batch_size_hint_bytes": str(BATCH_BYTES)})
+
+    def close(self) -> None:
+        """See `Connection.close`."""
+        self._adbc.close()
+
+    def _set(self, values: Sequence[object]) -> None:
+        for number, value in enumerate(values):
+            self._adbc.rows(f"SELECT set_config('pivotal.p{number}', $1, true)", [value])
+
+    def _explain(self, message: str, state: str | None) -> SourceError:
+        message = message.partition(" Query was:")[0].rpartition("ERROR: ")[2].rpartition("[libpq] ")[2]
+        hint = next((hint for code, hint in _HINTS.items() if state and state.startswith(code)), None)
+        unreachable = "Failed to connect" in message and "FATAL" not in message
+        hint = hint or ("is the server running, and the host right?" if unreachable else _connect_hint(message))
+        gone = unreachable or (state or "").startswith(("08", "57P", "40"))
+        return SourceError(f"{self._shown}: {message}", hint=hint, retryable=gone)
+
+
+def _connect_hint(message: str) -> str | None:
+    if "password authentication failed" in message or "no password supplied" in message:
+        return _HINTS["28"]
+    return _HINTS["3D"] if "FATAL: database" in message else None
+
+
+_REQUIRED = """SELECT attname FROM pg_attribute WHERE attrelid = to_regclass($1) AND attnum > 0 AND attnotnull"""
+_KEY = """
+SELECT attname FROM pg_index JOIN pg_attribute ON attrelid = indrelid AND attnum = ANY (indkey)
+WHERE indrelid = to_regclass($1) AND indisprimary ORDER BY array_position(indkey, attnum)
+"""
+
+
+def _column(field: pa.Field, *, nullable: bool) -> Column:
+    kind = (field.metadata or {}).get(b"POSTGRESQL:type", b"").decode()
+    name = quoted(field.name)
+    typed = f"CAST({{}} AS {quoted(kind)})"
+
+    def column(shown: str, value: str, refused: str = "", finish: Finish | None = None) -> Column:
+        return Column(field.name, shown, value, refused, finish, typed=typed, nullable=nullable)
+
+    if kind == "numeric":
+        return _numeric(field, column)
+    if kind in {"date", "timestamp", "timestamptz"}:
+        return column(kind, name, finish=_finite(kind))
+    if kind == "interval":
+        fits = f"isfinite({name}) AND abs(extract(hour FROM {name})) < {_LAST_NANOSECOND_HOUR}"
+        refused = f"CASE WHEN NOT ({fits}) THEN CAST({name} AS text) END"
+        return column(kind, f"CASE WHEN {fits} THEN {name} END", refused)
+    return column(*_plain(kind, field.type, name))
+
+
+def _plain(kind: str, arrow: pa.DataType, name: str) -> tuple[str, str]:
+    """The type that a column arrives in, and the SQL of its value."""
+    if pa.types.is_nested(arrow):
+        return "json", f"to_json({name})"
+    if kind in _AS_THEY_ARE or (pa.types.is_string(arrow) and kind != "char"):  # ADBC gives enums as strings
+        return kind, name
+    if kind == "oid":
+        return "bigint", f"CAST({name} AS bigint)"
+    value = f"CAST({name} AS numeric)" if kind == "money" else name
+    return "text", f"CAST({value} AS text)"
+
+
+def _numeric(field: pa.Field, column: Callable[..., Column]) -> Column:
+    """numeric(p,s): up to 18 digits as a scaled integer, which is much faster to read than ADBC's text of a numeric."""
+    name = quoted(field.name)
+    modifier = int(field.metadata.get(b"POSTGRESQL:typmod", b"-1")) - 4
+    precision, scale = modifier >> 16 & 0xFFFF, modifier & 0x7FF
+    if modifier < 0 or scale > precision or precision > 38:  # a negative scale is one of 1,024 and above here
+        return column("text", f"CAST({name} AS text)")
+    kind = f"decimal({precision},{scale})"
+    if precision > 18:
+        return column(kind, f"CAST({name} AS text)", finish=_from_text(pa.decimal128(precision, scale)))
+    scaled = f"CAST({name} * 1{'0' * scale} AS bigint)"
+    value = f"CASE WHEN {name} = 'NaN' THEN {_NAN + 1} - 1 ELSE {scaled} END"
+    return column(kind, value, finish=_from_scaled(pa.decimal128(precision, scale)))
+
+
+def _from_scaled(kind: pa.DataType) -> Finish:
+    def finish(numbers: pa.Array) -> tuple[pa.Array, Mapping[int, str]]:
+        numbers, found = _without(numbers, {_NAN: "NaN"})
+        wide = numbers.cast(pa.decimal128(19, 0))
+        return pa.Array.from_buffers(kind, len(wide), wide.buffers(), wide.null_count, wide.offset), found
+
+    return finish
+
+
+def _from_text(kind: pa.DataType) -> Finish:
+    def finish(texts: pa.Array) -> tuple[pa.Array, Mapping[int, str]]:
+        texts, found = _without(texts, {"NaN": "NaN"})
+        return texts.cast(kind), found
+
+    return finish
+
+
+def _finite(kind: str) -> Finish:
+    values = _INFINITE["date" if kind == "date" else "timestamp"]
+    number = pa.int32() if kind == "date" else pa.int64()
+
+    def finish(moments: pa.Array) -> tuple[pa.Array, Mapping[int, str]]:
+        numbers, found = _without(moments.view(number), values)
+        return (numbers.view(moments.type) if found else moments), found
+
+    return finish
+
+
+def _without(array: pa.Array, values: Mapping[Any, str]) -> tuple[pa.Array, Mapping[int, str]]:
+    """The array with NULL in place of certain values, and where they stood."""
+    if not array.null_count < len(array) or pc.min(array).as_py() > max(values):
+        return array, {}
+    mask = pc.is_in(array, value_set=pa.array(list(values), array.type))
+    places = pc.indices_nonzero(mask).to_pylist()
+    return pc.if_else(mask, None, array), {place: values[array[place].as_py()] for place in places}

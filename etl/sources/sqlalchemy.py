@@ -1,0 +1,267 @@
+"""Every other database, read by SQLAlchemy: a server-side cursor, rows made into Arrow.
+
+Values arrive as the driver gives them: decimals as decimals, times of day and durations as text. A column's type is
+told by the table; in queries, by the driver and the first values. A value that does not fit (MySQL's 0000-00-00)
+sends its row to the quarantine.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from typing import Any
+
+import pyarrow as pa
+from sqlalchemy import create_engine, exc, inspect, text, types
+from sqlalchemy.dialects import mysql
+from sqlalchemy.engine import make_url
+from sqlalchemy.pool import NullPool
+
+from errors import SourceError
+from etl.incremental import is_number
+from etl.sources.database import REFUSED, Column, nearest
+
+_ROWS = 5_000  # rows that are Python objects at one time
+_PATIENCE = 600  # seconds without a byte from the server
+_SNAPSHOTS = {"mysql", "mariadb"}  # where a transaction sees what was there when it began to read
+
+_ARROW: dict[type[types.TypeEngine[Any]], pa.DataType] = {
+    mysql.TIMESTAMP: pa.timestamp("us", "UTC"),  # the session is in UTC
+    types.Boolean: pa.bool_(),
+    types.Integer: pa.int64(),
+    types.Float: pa.float64(),
+    types.DateTime: pa.timestamp("us"),
+    types.Date: pa.date32(),
+    types.Time: pa.string(),
+    types.JSON: pa.json_(),
+    types.String: pa.string(),
+    types.LargeBinary: pa.binary(),
+}
+_PYTHON: dict[type, pa.DataType] = {
+    bool: pa.bool_(),
+    int: pa.int64(),
+    float: pa.float64(),
+    bytes: pa.binary(),
+    datetime: pa.timestamp("us"),
+    date: pa.date32(),
+}
+
+
+def connect(url: str) -> SqlAlchemy:
+    """Connects to a database that SQLAlchemy has a driver for.
+
+    Raises:
+        SourceError: The URL cannot be read, its driver is not installed, or the server does not let us in.
+    """
+    try:
+        address = make_url(url)
+        options = {"read_timeout": _PATIENCE} if address.drivername.endswith("pymysql") else {}
+        engine = create_engine(address, poolclass=NullPool, connect_args=options)
+    except (exc.ArgumentError, exc.NoSuchModuleError) as error:
+        raise SourceError(
+            f"the connection URL cannot be used: {error}", hint="write dialect+driver://user:password@host/database"
+        ) from None
+    except ImportError as error:
+        raise SourceError(f"the connection's driver is missing: {error}", hint="install it with pip") from None
+    return SqlAlchemy(engine, f"{address.drivername}://{address.host or ''}/{address.database or ''}")
+
+
+class SqlAlchemy:
+    """`Connection` through SQLAlchemy.
+
+    Args:
+        engine: SQLAlchemy's engine.
+        shown: The URL without user and password.
+    """
+
+    json_object = ""
+    text = "{}"
+
+    def __init__(self, engine: Any, shown: str) -> None:  # noqa: ANN401  (SQLAlchemy's engine has no short type)
+        self._engine, self._shown = engine, shown
+        self._tables: dict[str, tuple[str | None, str]] = {}
+        self._types: dict[str, pa.DataType | None] = {}
+        self.bounded = engine.dialect.name not in _SNAPSHOTS
+        with self._errors():
+            self._connection = engine.connect()
+            if not self.bounded:
+                self._connection.execution_options(isolation_level="REPEATABLE READ")
+                self._connection.exec_driver_sql("SET time_zone = '+00:00'")
+
+    def relation(self, table: str) -> str:
+        """See `Connection.relation`."""
+        schema, _, name = table.rpartition(".")
+        with self._errors():
+            there = inspect(self._connection)
+            found = there.get_table_names(schema or None) + there.get_view_names(schema or None)
+        if name not in found:
+            raise SourceError(f"{self._shown}: there is no table {table!r}", hint=nearest(name, found, "it has"))
+        quoted = ".".join(self.quoted(part) for part in (schema, name) if part)
+        self._tables[quoted] = (schema or None, name)
+        return quoted
+
+    def columns(self, relation: str) -> list[Column]:
+        """See `Connection.columns`."""
+        with self._errors():
+            if relation in self._tables:
+                schema, name = self._tables[relation]
+                found = inspect(self._connection).get_columns(name, schema)
+                return [self._column(column["name"], column["type"]) for column in found]
+            names = self._connection.execute(_statement(f"SELECT * FROM {relation} WHERE 1 = 0")).keys()
+        return [self._column(name, None) for name in names]
+
+    def key(self, table: str) -> list[str]:
+        """See `Connection.key`."""
+        schema, _, name = table.rpartition(".")
+        with self._errors():
+            return list(inspect(self._connection).get_pk_constraint(name, schema or None)["constrained_columns"])
+
+    def quoted(self, name: str) -> str:
+        """See `Connection.quoted`."""
+        return str(self._engine.dialect.identifier_preparer.quote_identifier(name))
+
+    def parameter(self, number: int) -> str:
+        """See `Connection.parameter`."""
+        return f":pivotal_{number}"
+
+    def bind(self, column: Column, value: str) -> object:
+        """See `Connection.bind`: drivers want Python's types."""
+        kind = self._types[column.name]
+        if (kind is None or pa.types.is_integer(kind) or pa.types.is_decimal(kind)) and is_number(value):
+            return Decimal(value) if "." in value else int(value)
+        if kind is None or pa.types.is_timestamp(kind) or pa.types.is_date(kind):
+            try:
+                return datetime.fromisoformat(value) if len(value) > 10 else date.fromisoformat(value)
+            except ValueError:
+                return value
+        return value
+
+    def first(self, sql: str, values: Sequence[object]) -> str | None:
+        """See `Connection.first`."""
+        with self._errors():
+            found = self._connection.execute(_statement(sql), _named(values)).scalar()
+        if isinstance(found, datetime):
+            return found.isoformat(" ")
+        return None if found is None else str(found)
+
+    def stream(
+        self,
+        sql: str,
+        columns: Sequence[Column],  # noqa: ARG002
+        values: Sequence[object],
+    ) -> Iterator[pa.RecordBatch]:
+        """See `Connection.stream`."""
+        with self._errors():
+            options = {"stream_results": True, "max_row_buffer": _ROWS}
+            result = self._connection.execute(_statement(sql), _named(values), execution_options=options)
+            scales = [(entry[4], entry[5]) for entry in result.cursor.description]
+            for rows in result.partitions(_ROWS):
+                yield self._batch(list(result.keys()), list(zip(*rows, strict=True)), scales)
+
+    def close(self) -> None:
+        """See `Connection.close`. The connection is cut: drivers would read a stream to its end."""
+        self._connection.invalidate()
+        self._connection.close()
+        self._engine.dispose()
+
+    def _column(self, name: str, declared: Any) -> Column:  # noqa: ANN401  (reflected types are of every class)
+        self._types[name] = _arrow(declared)
+        value = self.quoted(name)
+        if isinstance(declared, mysql.FLOAT):  # sent with six digits only, unless it is a double
+            value = f"{value} + 0e0"
+        return Column(name, str(self._types[name] or "value"), value)
+
+    def _batch(self, names: list[str], columns: list[tuple[Any, ...]], scales: list[tuple[Any, Any]]) -> pa.RecordBatch:
+        arrays: dict[str, pa.Array] = {}
+        refused: dict[int, dict[str, str]] = defaultdict(dict)
+        for place, (name, values, scale) in enumerate(zip(names, columns, scales, strict=True)):
+            kind = self._types.get(name) or _inferred(values, *scale)
+            self._types[name] = kind
+            arrays[name], found = _array(values, kind or pa.null())
+            for row, value in found.items():
+                refused[row][str(place)] = value
+        told = [json.dumps(refused[row]) if row in refused else None for row in range(len(columns[0]))]
+        return pa.record_batch([*arrays.values(), pa.array(told, pa.string())], names=[*arrays, REFUSED])
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except exc.DBAPIError as error:
+            gone = error.connection_invalidated or isinstance(error, exc.OperationalError)
+            raise SourceError(f"{self._shown}: {error.orig}", retryable=gone) from None
+        except exc.SQLAlchemyError as error:
+            raise SourceError(f"{self._shown}: {error}") from None
+
+
+def _statement(sql: str) -> Any:  # noqa: ANN401  (SQLAlchemy's TextClause)
+    return text(re.sub(r":(?!pivotal_\d)", r"\\:", sql))
+
+
+def _named(values: Sequence[object]) -> dict[str, object]:
+    return {f"pivotal_{number}": value for number, value in enumerate(values)}
+
+
+def _arrow(declared: Any) -> pa.DataType | None:  # noqa: ANN401  (reflected types are of every class)
+    """The type of a reflected column; None if the values must tell."""
+    if isinstance(declared, types.Integer) and getattr(declared, "unsigned", False):
+        return pa.uint64()
+    if isinstance(declared, types.Numeric) and not isinstance(declared, types.Float):
+        precision, scale = declared.precision, declared.scale or 0
+        return pa.decimal128(precision, scale) if precision and scale <= precision <= 38 else pa.string()
+    return next((arrow for kind, arrow in _ARROW.items() if isinstance(declared, kind)), None)
+
+
+def _inferred(values: Sequence[Any], precision: int | None, scale: int | None) -> pa.DataType | None:
+    """The type of a query's column by its first value and what the driver says; None if there is no value yet."""
+    value = next((value for value in values if value is not None), None)
+    if value is None:
+        return None
+    if isinstance(value, Decimal):
+        exact = precision and scale is not None and 0 <= scale <= 38
+        return pa.decimal128(38, scale) if exact else pa.string()
+    if isinstance(value, datetime) and value.tzinfo:
+        return pa.timestamp("us", "UTC")
+    return _PYTHON.get(type(value), pa.string())
+
+
+def _array(values: Sequence[Any], kind: pa.DataType) -> tuple[pa.Array, dict[int, str]]:
+    """The values as a column, and those that it cannot hold."""
+    if isinstance(kind, pa.JsonType):
+        return pa.ExtensionArray.from_storage(kind, _array(values, kind.storage_type)[0]), {}
+    if pa.types.is_string(kind):
+        values = [value if value is None or isinstance(value, str) else _as_text(value) for value in values]
+    try:
+        return pa.array(values, kind), {}
+    except (pa.ArrowException, TypeError, ValueError, OverflowError):
+        refused = {place: _as_text(value) for place, value in enumerate(values) if not _fits(value, kind)}
+        return pa.array([None if place in refused else value for place, value in enumerate(values)], kind), refused
+
+
+def _fits(value: object, kind: pa.DataType) -> bool:
+    try:
+        pa.scalar(value, kind)
+    except (pa.ArrowException, TypeError, ValueError, OverflowError):
+        return False
+    return True
+
+
+def _as_text(value: object) -> str:
+    match value:
+        case Decimal():
+            return f"{value:f}"
+        case timedelta():
+            seconds = abs(value) // timedelta(seconds=1)
+            sign, fraction = "-" if value < timedelta() else "", abs(value).microseconds
+            shown = f"{sign}{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}"
+            return f"{shown}.{fraction:06}" if fraction else shown
+        case date() | datetime() | time():
+            return value.isoformat()
+        case bytes():
+            return value.hex()
+    return str(value)

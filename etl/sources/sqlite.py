@@ -1,0 +1,229 @@
+"""SQLite files, read by ADBC.
+
+SQLite checks no types: what a column declares is only a preference, and each value has a type of its own. A column is
+read as what it declares:
+
+- INT...: integer. BOOL...: boolean (0 and 1). REAL, FLOAT, DOUBLE: double. BLOB: bytes.
+- DECIMAL(p,s), NUMERIC(p,s): decimal. SQLite keeps such values as integers or doubles; one that is no number with
+  `s` digits after the point (1.005 in DECIMAL(12,2)) is refused, not rounded.
+- Everything else, dates and times among it: text, exactly as it stands there; numbers as SQLite writes them.
+- Nothing (an expression in a query): by the values that are there; integers, doubles, text or bytes, and text if
+  they are mixed.
+
+A value of another type sends its row to the quarantine.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from urllib.parse import quote
+
+import pyarrow as pa
+
+from errors import SourceError
+from etl.session import literal, quoted
+from etl.sources.adbc import Adbc
+from etl.sources.database import EDGE, REFUSED, Column, Finish, nearest
+from settings import get_settings
+
+_BATCH_ROWS = 1024  # ADBC counts rows, not bytes: few, so that rows of 100 KB still make 100 MB only
+_EXACT = 2**53  # up to here, every integer is a double
+
+_TEXT = "CASE typeof({0}) WHEN 'real' THEN quote({0}) WHEN 'blob' THEN quote({0}) ELSE CAST({0} AS TEXT) END"
+_DECIMAL = re.compile(r"(?:DEC|NUM)\w*\s*\(\s*(\d+)\s*(?:,\s*(\d+)\s*)?\)", re.IGNORECASE)
+_DECLARED = {"INT": "integer", "CHAR": "text", "CLOB": "text", "TEXT": "text", "BLOB": "bytes", "REAL": "double",
+             "FLOA": "double", "DOUB": "double", "BOOL": "boolean"}  # fmt: skip
+_EXAMPLES = {"integer": "0", "boolean": "0", "double": "0.0", "bytes": "x''"}
+
+
+def connect(url: str, *, missing_ok: bool = False) -> SQLite | None:
+    """Opens the file at a URL (`sqlite:///file`); None if there is none and that is fine.
+
+    Raises:
+        SourceError: There is no such file, or it is no SQLite database.
+    """
+    path = database_file(url)
+    if not path.is_file():
+        if missing_ok:
+            return None
+        raise SourceError(f"{url}: there is no such file", hint=f"looked for {path}")
+    return SQLite(path, url)
+
+
+def database_file(url: str) -> Path:
+    """The file of an embedded database: `sqlite:///relative/to/the/project`, `sqlite:////absolute`.
+
+    Raises:
+        SourceError: The URL names no file.
+    """
+    kind, _, file = url.partition("?")[0].partition(":///")
+    if not file or file == ":memory:":
+        raise SourceError(f"{url}: names no file", hint=f"write {kind.partition(':')[0]}:///data/name.db")
+    return get_settings().path(file)
+
+
+class SQLite:
+    """`Connection` to an SQLite file.
+
+    Args:
+        path: The file.
+        shown: Its URL.
+    """
+
+    json_object = "json_object({})"
+    text = _TEXT
+    bounded = False
+
+    def __init__(self, path: Path, shown: str) -> None:
+        from adbc_driver_sqlite import dbapi
+
+        self._shown = shown
+        address = f"file:{quote(str(path))}?mode=ro"
+        patience = get_settings().lock_timeout
+        self._adbc = Adbc(lambda: dbapi.connect(address, autocommit=False), self._explain)
+        self._schema = sqlite3.connect(address, uri=True, timeout=patience)
+        self._adbc.rows(f"PRAGMA busy_timeout = {round(patience * 1000)}")
+
+    def relation(self, table: str) -> str:
+        """See `Connection.relation`."""
+        found = [row[0] for row in self._look("SELECT name FROM sqlite_master WHERE type IN ('table', 'view')")]
+        name = table.removeprefix("main.")
+        if name.lower() not in {other.lower() for other in found}:
+            raise SourceError(f"{self._shown}: there is no table {table!r}", hint=nearest(name, found, "it has"))
+        return quoted(name)
+
+    def columns(self, relation: str) -> list[Column]:
+        """See `Connection.columns`. A view of the query tells what its columns were declared as."""
+        self._look(f"CREATE TEMP VIEW pivotal_columns AS SELECT * FROM {relation}")
+        found = self._look("SELECT name, type FROM pragma_table_info('pivotal_columns')")
+        kinds = {name: _declared(declared) for name, declared in found}
+        kinds |= {name: self._looked_at(relation, name) for name, kind in kinds.items() if not kind}
+        return [_column(name, kind) for name, kind in kinds.items()]
+
+    def key(self, table: str) -> list[str]:
+        """See `Connection.key`."""
+        info = f"pragma_table_info({literal(table.removeprefix('main.'))})"
+        return [name for (name,) in self._look(f"SELECT name FROM {info} WHERE pk > 0 ORDER BY pk")]
+
+    def quoted(self, name: str) -> str:
+        """See `Connection.quoted`."""
+        return quoted(name)
+
+    def parameter(self, number: int) -> str:
+        """See `Connection.parameter`."""
+        return f"?{number + 1}"
+
+    def bind(self, column: Column, value: str) -> object:  # noqa: ARG002  (`Column.typed` does it)
+        """See `Connection.bind`."""
+        return value
+
+    def first(self, sql: str, values: Sequence[object]) -> str | None:
+        """See `Connection.first`."""
+        found = self._adbc.rows(sql, values)[0][0]
+        return None if found is None else str(found)
+
+    def stream(self, sql: str, columns: Sequence[Column], values: Sequence[object]) -> Iterator[pa.RecordBatch]:
+        """See `Connection.stream`. ADBC takes the types from the first rows, so an example of each goes ahead."""
+        examples = {column.name: _EXAMPLES.get(column.kind, "''") for column in columns}
+        examples |= {name: value for name, value in ((REFUSED, "''"), (EDGE, "0")) if quoted(name) in sql}
+        first = ", ".join(f"{value} AS {quoted(name)}" for name, value in examples.items())
+        options = {"adbc.sqlite.query.batch_rows": str(_BATCH_ROWS)}
+        batches = self._adbc.stream(f"SELECT {first} UNION ALL {sql}", values, options)
+        yield next(batches).slice(1)
+        yield from batches
+
+    def close(self) -> None:
+        """See `Connection.close`."""
+        self._adbc.close()
+        self._schema.close()
+
+    def _looked_at(self, relation: str, name: str) -> str:
+        """What a column that declares nothing holds."""
+        kinds = f"SELECT DISTINCT typeof({quoted(name)}) FROM {relation} WHERE {quoted(name)} IS NOT NULL"
+        found = {kind for (kind,) in self._look(kinds)}
+        if found <= {"integer", "real"} and "real" in found:
+            inexact = f"{quoted(name)} NOT BETWEEN -{_EXACT} AND {_EXACT} AND typeof({quoted(name)}) = 'integer'"
+            return "text" if self._look(f"SELECT 1 FROM {relation} WHERE {inexact} LIMIT 1") else "double"
+        return {"integer": "integer", "blob": "bytes"}.get("".join(found), "text")
+
+    def _look(self, sql: str) -> list[tuple[str, ...]]:
+        try:
+            return self._schema.execute(sql).fetchall()
+        except sqlite3.Error as error:
+            raise self._explain(str(error), None) from None
+
+    def _explain(self, message: str, _: str | None) -> SourceError:
+        busy = "locked" in message
+        hint = "another program holds the file" if busy else None
+        return SourceError(f"{self._shown}: {message}", hint=hint, retryable=busy)
+
+
+def _declared(declared: str) -> str:
+    """The kind of a column by what it declares; empty if it declares nothing."""
+    if found := _DECIMAL.search(declared):
+        precision, scale = int(found[1]), int(found[2] or 0)
+        return f"decimal({precision},{scale})" if scale <= precision <= 38 else "text"
+    known = (kind for part, kind in _DECLARED.items() if part in declared.upper())
+    return next(known, "text" if declared else "")
+
+
+def _column(name: str, kind: str) -> Column:
+    column = quoted(name)
+    text = _TEXT.format(column)
+    if kind.startswith("decimal"):
+        return _decimal(name, kind)
+    if kind == "text":
+        fits, value = f"typeof({column}) <> 'blob'", text
+    else:
+        fits, value = _FITS[kind].format(column), column
+    return Column(
+        name,
+        kind,
+        value=f"CASE WHEN {fits} THEN {value} END",
+        refused=f"CASE WHEN {column} IS NOT NULL AND NOT ({fits}) THEN {text} END",
+        finish=_as_boolean if kind == "boolean" else None,
+        compared=f"CASE WHEN {fits} THEN {column} END",
+        typed={"integer": "CAST({} AS INTEGER)", "double": "CAST({} AS REAL)"}.get(kind, "{}"),
+        astray=f"{column} < ''" if kind == "text" else "",
+    )
+
+
+_FITS = {
+    "integer": "typeof({0}) = 'integer'",
+    "boolean": "typeof({0}) = 'integer' AND {0} IN (0, 1)",
+    "double": f"typeof({{0}}) = 'real' OR typeof({{0}}) = 'integer' AND {{0}} BETWEEN -{_EXACT} AND {_EXACT}",
+    "bytes": "typeof({0}) = 'blob'",
+}
+
+
+def _decimal(name: str, kind: str) -> Column:
+    """SQLite keeps decimals as integers or doubles: those that are one, with all its digits, are read as text."""
+    column = quoted(name)
+    precision, scale = map(int, re.findall(r"\d+", kind))
+    fits = (
+        f"typeof({column}) IN ('integer', 'real') AND abs(CAST({column} AS REAL)) < 1e{precision - scale} "
+        f"AND round({column}, {scale}) = {column}"
+    )
+    digits = (
+        f"CASE typeof({column}) WHEN 'integer' THEN CAST({column} AS TEXT) ELSE printf('%!.{scale}f', {column}) END"
+    )
+    return Column(
+        name,
+        kind,
+        value=f"CASE WHEN {fits} THEN {digits} END",
+        refused=f"CASE WHEN {column} IS NOT NULL AND NOT ({fits}) THEN {_TEXT.format(column)} END",
+        finish=_as_decimal(pa.decimal128(precision, scale)),
+        compared=f"CASE WHEN typeof({column}) IN ('integer', 'real') THEN {column} END",
+        typed="CAST({} AS NUMERIC)",
+    )
+
+
+def _as_decimal(kind: pa.DataType) -> Finish:
+    return lambda texts: (texts.cast(kind), {})
+
+
+def _as_boolean(integers: pa.Array) -> tuple[pa.Array, Mapping[int, str]]:
+    return integers.cast(pa.bool_()), {}
