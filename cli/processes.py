@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import IO, Self, cast
 
 from errors import PivotalError
 
@@ -43,6 +43,7 @@ class Children:
     def __init__(self, output: Callable[[str, str], None]) -> None:
         self._output = output
         self._children: list[Child] = []
+        self._pumps: list[threading.Thread] = []
 
     def start(self, name: str, command: Sequence[str | Path], environment: Mapping[str, str]) -> Child:
         """Starts a child.
@@ -64,7 +65,9 @@ class Children:
         )
         child = Child(name, process)
         self._children.append(child)
-        threading.Thread(target=self._pump, args=(child,), daemon=True).start()
+        pump = threading.Thread(target=self._pump, args=(child,), daemon=True)
+        self._pumps.append(pump)
+        pump.start()
         return child
 
     def wait_until_listening(self, child: Child, port: int, timeout: float = 30.0) -> None:
@@ -119,6 +122,8 @@ class Children:
                 child.process.wait(max(0.0, deadline - time.monotonic()))
             _signal_group(child, signal.SIGKILL)
             child.process.wait()
+        for pump in self._pumps:
+            pump.join()
 
     def __enter__(self) -> Self:
         return self
@@ -129,9 +134,10 @@ class Children:
         self.stop()
 
     def _pump(self, child: Child) -> None:
-        for line in child.process.stdout or ():
-            child.tail.append(line.rstrip())
-            self._output(child.name, line.rstrip())
+        with cast("IO[str]", child.process.stdout) as lines:
+            for line in lines:
+                child.tail.append(line.rstrip())
+                self._output(child.name, line.rstrip())
 
 
 def free_port() -> int:

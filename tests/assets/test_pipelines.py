@@ -1,0 +1,141 @@
+"""A pipeline file as Dagster sees it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from assets.pipelines import build_assets
+from etl.pipeline import Pipeline
+from resources.progress import RunProgress
+from schedules.pipelines import build_schedules
+from settings import get_settings
+
+QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+
+
+@pytest.fixture(autouse=True)
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project with one file to load."""
+    monkeypatch.setenv("PIVOTAL_ROOT", str(tmp_path))
+    get_settings.cache_clear()
+    (tmp_path / "orders.csv").write_text("id,amount\n1,10.50\n2,-1\n3,7\n")
+    return tmp_path
+
+
+def pipeline(**parts: Any) -> Pipeline:
+    declared = {
+        "name": "orders",
+        "description": "Shop orders",
+        "owners": ["team:data"],
+        "group": "shop",
+        "source": {"type": "file", "path": "orders.csv"},
+        "transform": {
+            "convert": {"amount": "decimal(18,2)"},
+            "validate": {"amount": {"min": 0}},
+            "derive": {"double": "amount * 2"},
+        },
+        "destination": {
+            "type": "database",
+            "connection": "duckdb:///warehouse.duckdb",
+            "table": "analytics.orders",
+            "write": "merge",
+            "key": ["id"],
+        },
+    }
+    return Pipeline.model_validate(declared | parts)
+
+
+def materialize(*pipelines: Pipeline) -> dg.ExecuteInProcessResult:
+    return dg.materialize(
+        build_assets(pipelines), resources={"progress": RunProgress()}, run_config=QUIET, raise_on_error=False
+    )
+
+
+def specs(*pipelines: Pipeline) -> dict[str, dg.AssetSpec]:
+    found: dict[str, dg.AssetSpec] = {}
+    for made in build_assets(pipelines):
+        for spec in made.specs if isinstance(made, dg.AssetsDefinition) else [made]:
+            found[spec.key.to_user_string()] = spec
+    return found
+
+
+def test_what_a_pipeline_file_says_is_what_dagster_shows() -> None:
+    spec = specs(pipeline())["orders"]
+    assert spec.description == "Shop orders"
+    assert spec.group_name == "shop"
+    assert spec.owners == ["team:data"]
+    assert spec.kinds == {"file", "duckdb"}
+    assert spec.metadata["dagster/table_name"] == "analytics.orders"
+
+
+def test_a_source_is_an_external_asset_upstream() -> None:
+    found = specs(pipeline())
+    assert [dep.asset_key.to_user_string() for dep in found["orders"].deps] == ["file/orders_csv"]
+    assert found["file/orders_csv"].group_name == "sources"
+
+
+def test_the_name_of_a_source_has_no_secret_of_its_address() -> None:
+    shop = pipeline(
+        source={"type": "database", "connection": "postgresql://me:geheim@shop.example.com/shop", "table": "orders"}
+    )
+    assert not [name for name, spec in specs(shop).items() if "geheim" in name or "geheim" in repr(spec)]
+
+
+def test_two_pipelines_that_read_one_table_share_its_asset() -> None:
+    source = {"type": "database", "connection": "${SHOP_DATABASE_URL:-sqlite:///shop.db}", "table": "orders"}
+    found = specs(pipeline(source=source), pipeline(name="orders_again", source=source))
+    assert sorted(found) == ["orders", "orders_again", "shop/orders"]
+
+
+def test_a_pipeline_that_reads_what_another_writes_is_downstream_of_it() -> None:
+    lake = pipeline(
+        name="orders_lake",
+        source={"type": "database", "connection": "duckdb:///warehouse.duckdb", "table": "analytics.orders"},
+        transform={},
+        destination={"type": "file", "path": "lake/orders", "write": "replace"},
+    )
+    assert [dep.asset_key.to_user_string() for dep in specs(pipeline(), lake)["orders_lake"].deps] == ["orders"]
+
+
+def test_a_materialization_tells_where_every_row_went() -> None:
+    result = materialize(pipeline())
+    assert result.success
+    told: dict[str, Any] = {
+        key: value.value for key, value in result.asset_materializations_for_node("orders")[0].metadata.items()
+    }
+    assert (told["rows_extracted"], told["rows_loaded"], told["rows_quarantined"]) == (3, 2, 1)
+    assert "amount: " in told["rejected"]
+    assert "10.50" in told["preview"]
+    assert {column.name: column.type for column in told["dagster/column_schema"].columns}["amount"].startswith(
+        "decimal"
+    )
+    lineage = told["dagster/column_lineage"].deps_by_column
+    assert [dep.column_name for dep in lineage["double"]] == ["amount"]
+
+
+def test_quarantined_rows_warn_but_do_not_fail() -> None:
+    checks = {check.check_name: check for check in materialize(pipeline()).get_asset_check_evaluations()}
+    assert checks["rows_accounted_for"].passed
+    assert not checks["no_row_quarantined"].passed
+    assert checks["no_row_quarantined"].severity is dg.AssetCheckSeverity.WARN
+
+
+def test_a_mistake_of_the_user_is_a_failure_with_its_hint_and_no_retry() -> None:
+    result = materialize(pipeline(source={"type": "file", "path": "nowhere.csv"}))
+    failed = [event for event in result.all_events if event.is_step_failure]
+    retried = [event for event in result.all_events if event.event_type is dg.DagsterEventType.STEP_UP_FOR_RETRY]
+    told = failed[0].step_failure_data.user_failure_data
+    assert told is not None
+    assert "nowhere.csv" in (told.description or "")
+    assert "hint:" in (told.description or "")
+    assert not retried
+
+
+def test_a_schedule_runs_its_pipeline_alone() -> None:
+    (schedule,) = build_schedules([pipeline(schedule="*/15 * * * *"), pipeline(name="unscheduled")])
+    assert schedule.cron_schedule == "*/15 * * * *"
+    assert schedule.name == "orders_schedule"
