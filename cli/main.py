@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NoReturn, cast
 import click
 
 from cli.demo import demo
+from cli.events import events
 from cli.output import say, say_json
 from cli.pipelines import check, list_, preview, run, show_problems
 from cli.quarantine import quarantine
@@ -36,7 +37,7 @@ def pivotal() -> None:
     """Move Pivotal Flow's data and events between it and the outside world."""
 
 
-for command in (list_, check, preview, run, quarantine, demo, dev, gateway, sandbox):
+for command in (list_, check, preview, run, quarantine, events, demo, dev, gateway, sandbox):
     pivotal.add_command(command)
 
 

@@ -111,18 +111,20 @@ def from_cloudevent(cloudevent: Mapping[str, Any]) -> Event:
     """
     if cloudevent.get("specversion") != "1.0":
         raise PivotalError("not a CloudEvent: specversion is not '1.0'", hint=_CLOUDEVENT_HINT)
-    own_id = cloudevent.get("id")
+    if missing := [name for name in ("id", "source", "type") if name not in cloudevent]:
+        raise PivotalError(f"the CloudEvent has no {' and no '.join(missing)}", hint=_CLOUDEVENT_HINT)
+    own_id = cloudevent["id"]
     metadata = {field: cloudevent[name] for name, field in _EXTENSIONS.items() if name in cloudevent}
     fields = {
         "id": own_id,
-        "type": cloudevent.get("type"),
+        "type": cloudevent["type"],
         "timestamp": cloudevent.get("time", datetime.now(UTC)),
         "aggregate_type": cloudevent.get("aggregatetype", "event"),
         "aggregate_id": cloudevent.get("subject", own_id),
         "version": cloudevent.get("dataversion", 1),
         "data": cloudevent.get("data", {}),
         "metadata": {
-            "source": cloudevent.get("source"),
+            "source": cloudevent["source"],
             "dedupe_key": own_id,
             "correlation_id": own_id,
             **metadata,

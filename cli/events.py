@@ -1,0 +1,247 @@
+"""`pivotal events list | show | tail | publish | dead | replay | stats`: the event log."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, TextIO
+
+import click
+
+from cli.output import json_option, say, say_json, table
+from errors import PivotalError
+
+if TYPE_CHECKING:
+    from events.envelope import Event
+    from events.log import DeadLetter, EventLog, Recorded
+
+PORTION = 1000
+EVERY = 0.3
+"""Seconds between two looks at the log while it is followed."""
+
+_COLUMNS = ("sequence", "recorded (UTC)", "type", "aggregate", "producer's id")
+_LETTER_COLUMNS = ("sequence", "type", "aggregate", "subscription", "since", "tries", "error")
+_EXAMPLE = 'the least that will do: {"specversion": "1.0", "id": "1", "source": "me", "type": "my.test"}'
+
+type_option = click.option(
+    "--type", "types", multiple=True, default=("*",), help="Only these types: `stripe.invoice.*`; may be repeated."
+)
+
+
+@click.group()
+def events() -> None:
+    """Look into the event log, and look after what could not be handled."""
+
+
+@events.command("list")
+@type_option
+@click.option("--limit", default=20, show_default=True, type=click.IntRange(min=1), help="How many events to show.")
+@json_option
+def list_(types: tuple[str, ...], limit: int, as_json: bool) -> None:
+    """Show the newest events, oldest of them first."""
+    with closing(_log()) as log:
+        found = _newest(log, types, limit)
+    if as_json:
+        say(_json([_as_dict(recorded) for recorded in found]))
+    elif found:
+        table(_COLUMNS, [_cells(recorded) for recorded in found])
+    else:
+        say("No such events.")
+
+
+@events.command()
+@click.argument("key")
+@json_option
+def show(key: str, as_json: bool) -> None:
+    """Show an event, whole.
+
+    KEY is its sequence in the log, its id, or its producer's id (`evt_...`).
+    """
+    with closing(_log()) as log:
+        found = _find(log, key)
+    if not found:
+        raise click.UsageError(f"no event {key!r} in the log; see `pivotal events list`")
+    if as_json:
+        say(_json([_as_dict(recorded) for recorded in found]))
+    else:
+        for recorded in found:
+            say(_json(_as_dict(recorded)))
+
+
+@events.command()
+@type_option
+@json_option
+def tail(types: tuple[str, ...], as_json: bool) -> None:
+    """Show events as they come, until Ctrl-C; with --json, one a line."""
+    with closing(_log()) as log:
+        for recorded in _follow(log, types):
+            say(json.dumps(_as_dict(recorded)) if as_json else "  ".join(map(str, _cells(recorded))))
+
+
+@events.command()
+@click.argument("file", type=click.File(encoding="utf-8"), default="-")
+@json_option
+def publish(file: TextIO, as_json: bool) -> None:
+    """Put events on the log, all or none.
+
+    FILE (or standard input) holds CloudEvents 1.0 in JSON: one, a list, or one a line. An event whose source and id
+    the log knows is not put there again.
+    """
+    from events.envelope import from_cloudevent
+
+    made = [from_cloudevent(told) for told in _cloudevents(file)]
+    with closing(_log()) as log:
+        new = sum(log.publish(made))
+    if as_json:
+        say_json({"events": len(made), "new": new})
+    else:
+        say(f"{new} of {len(made)} event{'s' * (len(made) != 1)} are new.")
+
+
+@events.command()
+@click.option("--subscription", help="Only of this subscription.")
+@json_option
+def dead(subscription: str | None, as_json: bool) -> None:
+    """Show dead letters: events that could not be handled, and why."""
+    with closing(_log()) as log:
+        letters = log.dead(subscription)
+    if as_json:
+        say(_json([_letter_as_dict(letter) for letter in letters]))
+    elif letters:
+        table(_LETTER_COLUMNS, [_letter(letter) for letter in letters])
+    else:
+        say("No dead letters.")
+
+
+@events.command()
+@click.argument("sequences", nargs=-1, type=int)
+@json_option
+def replay(sequences: tuple[int, ...], as_json: bool) -> int:
+    """Apply dead letters to the tables again; those that now work leave the list.
+
+    SEQUENCES pick dead letters (see `pivotal events dead`); all if none is given. Exit code 1 if any of them is still
+    dead.
+    """
+    from etl.destinations.warehouse import open_warehouse
+    from events.envelope import new_id
+    from projections import apply
+    from settings import get_settings
+
+    with closing(_log()) as log:
+        waiting = {letter.recorded.sequence for letter in log.dead(apply.SUBSCRIPTION)}
+        if unknown := set(sequences) - waiting:
+            raise click.UsageError(f"not a dead letter of the tables: {', '.join(map(str, sorted(unknown)))}")
+        warehouse = open_warehouse(get_settings().warehouse_url)
+        applied = apply.replay(log, warehouse, sequences or None, run_id=new_id())
+    if as_json:
+        say_json({"replayed": applied.events, "dead": [asdict(one) for one in applied.dead]})
+    else:
+        say(f"{applied.events - len(applied.dead)} of {applied.events} dead letters were applied.")
+        for one in applied.dead:
+            say(f"  {one.sequence}  {one.type}: {one.error}")
+    return int(bool(applied.dead))
+
+
+@events.command()
+@json_option
+def stats(as_json: bool) -> None:
+    """Count events by type, and dead letters by subscription."""
+    with closing(_log()) as log:
+        counts, head = dict(log.counts()), log.head()
+        buried = dict(Counter(letter.subscription for letter in log.dead()))
+    if as_json:
+        say_json({"events": sum(counts.values()), "head": head, "types": counts, "dead": buried})
+        return
+    table(("type", "events"), [*counts.items(), ("all", sum(counts.values()))])
+    for subscription, letters in buried.items():
+        say(f"{letters} dead letter{'s' * (letters != 1)} of {subscription}: see `pivotal events dead`", fg="red")
+
+
+def _log() -> EventLog:
+    from events.log import open_log
+    from settings import get_settings
+
+    return open_log(get_settings().events_url)
+
+
+def _newest(log: EventLog, types: Sequence[str], limit: int) -> list[Recorded]:
+    """The last `limit` events, in order: the log is read in portions from its end."""
+    found: list[Recorded] = []
+    until = log.head()
+    while until > 0 and len(found) < limit:
+        after = max(0, until - PORTION)
+        found = log.read(after, PORTION, until=until, types=types) + found
+        until = after
+    return found[-limit:]
+
+
+def _follow(log: EventLog, types: Sequence[str]) -> Iterator[Recorded]:
+    after = log.head()
+    while True:
+        head = log.head()
+        found = log.read(after, PORTION, until=head, types=types)
+        yield from found
+        after = found[-1].sequence if len(found) == PORTION else head
+        if not found:
+            time.sleep(EVERY)
+
+
+def _find(log: EventLog, key: str) -> list[Recorded]:
+    """By sequence, if it is a number that is one; else by id."""
+    at = int(key) if key.isdecimal() and len(key) < 19 else 0
+    return log.read(at - 1, 1, until=at) or log.find(key)
+
+
+def _cloudevents(file: TextIO) -> Iterator[dict[str, Any]]:
+    text, at = file.read().strip(), 0
+    while at < len(text):
+        try:
+            value, at = json.JSONDecoder().raw_decode(text, at)
+        except json.JSONDecodeError as error:
+            raise PivotalError(
+                f"{file.name}:{error.lineno}:{error.colno}: not JSON: {error.msg}", hint=_EXAMPLE
+            ) from None
+        at += len(text[at:]) - len(text[at:].lstrip())
+        for one in value if isinstance(value, list) else [value]:
+            if not isinstance(one, dict):
+                raise PivotalError(f"{file.name}: not a CloudEvent, but {type(one).__name__}", hint=_EXAMPLE)
+            yield one
+
+
+def _as_dict(recorded: Recorded) -> dict[str, Any]:
+    """A CloudEvent, with the extensions `sequence` and `recordedtime` of the CloudEvents specification."""
+    from events.envelope import to_cloudevent
+
+    in_log = {"sequence": str(recorded.sequence), "recordedtime": recorded.recorded_at.isoformat()}
+    return {**to_cloudevent(recorded.event), **in_log}
+
+
+def _cells(recorded: Recorded) -> tuple[object, ...]:
+    event = recorded.event
+    at = f"{recorded.recorded_at:%Y-%m-%d %H:%M:%S}"
+    return str(recorded.sequence), at, event.type, _aggregate(event), event.metadata.dedupe_key
+
+
+def _letter(letter: DeadLetter) -> tuple[object, ...]:
+    event = letter.recorded.event
+    error = letter.error.rstrip().rpartition("\n")[2]
+    at = f"{letter.at:%Y-%m-%d %H:%M}"
+    return str(letter.recorded.sequence), event.type, _aggregate(event), letter.subscription, at, letter.attempts, error
+
+
+def _letter_as_dict(letter: DeadLetter) -> dict[str, object]:
+    told = {"subscription": letter.subscription, "attempts": letter.attempts, "at": letter.at, "error": letter.error}
+    return {**told, "event": _as_dict(letter.recorded)}
+
+
+def _json(value: object) -> str:
+    """Not `say_json`: an event may hold whole numbers of any size."""
+    return json.dumps(value, indent=2, ensure_ascii=False, default=str)
+
+
+def _aggregate(event: Event) -> str:
+    return f"{event.aggregate_type}/{event.aggregate_id}"
