@@ -52,11 +52,27 @@ def check(params: str, form: Form, *, knows: frozenset[str]) -> Form:
     Raises:
         Refused: As Stripe would.
     """
-    import stripe.params
-
-    values = _record(getattr(stripe.params, params), form, "")
+    values = _record(_shape(params), form, "")
     _refuse_unknown(values, knows, "")
     return values
+
+
+def prepare(params: str, knows: frozenset[str]) -> None:
+    """Reads the SDK's type, so that the first `check` is as quick as the others.
+
+    Raises:
+        LookupError: The SDK has no such parameters.
+    """
+    hints = _hints(_shape(params))
+    if strange := {name.partition(".")[0] for name in knows} - hints.keys():
+        raise LookupError(f"{params} has no {sorted(strange)}")
+
+
+def _shape(params: str) -> type:
+    import stripe.params
+
+    shape: type = getattr(stripe.params, params)
+    return shape
 
 
 def _refuse_unknown(values: object, knows: frozenset[str], place: str) -> None:

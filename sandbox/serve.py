@@ -49,10 +49,18 @@ def run(host: str, port: int, sandbox: Sandbox) -> None:
 
     Args:
         host: Address to listen on.
-        port: Port to listen on; 0 lets the system choose.
+        port: Port to listen on.
         sandbox: The sandbox.
+
+    Raises:
+        PivotalError: The port is taken.
     """
-    uvicorn.Server(_config(host, port, sandbox)).run()
+    try:
+        uvicorn.Server(_config(host, port, sandbox)).run()
+    except KeyboardInterrupt:  # how uvicorn passes SIGINT on, after a clean end
+        return
+    except SystemExit:  # how uvicorn says that it could not start
+        raise _cannot_listen(host, port) from None
 
 
 @contextmanager
@@ -74,7 +82,7 @@ def running(sandbox: Sandbox | None = None, *, host: str = "127.0.0.1", port: in
     try:
         while not server.started:
             if not thread.is_alive():
-                raise PivotalError(f"the sandbox cannot listen on {host}:{port}", hint="choose another port")
+                raise _cannot_listen(host, port)
             time.sleep(0.005)
         yield Running(sandbox, f"http://{host}:{server.servers[0].sockets[0].getsockname()[1]}")
     finally:
@@ -85,8 +93,12 @@ def running(sandbox: Sandbox | None = None, *, host: str = "127.0.0.1", port: in
 def _serve(server: uvicorn.Server) -> None:
     try:
         server.run()
-    except SystemExit:  # uvicorn's way to say that it could not start; `running` says it to the caller
+    except SystemExit:  # `running` sees that the thread has ended, and says so to the caller
         return
+
+
+def _cannot_listen(host: str, port: int) -> PivotalError:
+    return PivotalError(f"the sandbox cannot listen on {host}:{port}", hint="choose another port")
 
 
 def _config(host: str, port: int, sandbox: Sandbox) -> uvicorn.Config:

@@ -18,7 +18,7 @@ from starlette.routing import Route
 from sandbox.billing import Account
 from sandbox.listing import PAGING
 from sandbox.objects import API_VERSION, Record
-from sandbox.parameters import Form, check, parse
+from sandbox.parameters import Form, check, parse, prepare
 from sandbox.refusals import Refused
 from sandbox.webhooks import Webhooks
 from sandbox.wire import own_path
@@ -87,13 +87,15 @@ class StripeService:
 
     def app(self) -> Starlette:
         """The API, from `/v1` on."""
+        for each in OPERATIONS:
+            prepare(each.params, each.knows)
         routes = [Route(each.path, self._endpoint(each), methods=[each.method]) for each in OPERATIONS]
         return Starlette(routes=routes, exception_handlers={404: _unknown_url, 405: _unknown_url})
 
     def _endpoint(self, operation: Operation) -> Callable[[Request], Awaitable[Response]]:
         async def endpoint(request: Request) -> Response:
             request_id = f"req_{self._requests.new('request', 14)}"
-            body = (await request.body()).decode()
+            body = (await request.body()).decode(errors="replace")
             try:
                 answer = self._answer(operation, request, body, request_id)
             except Refused as refused:

@@ -50,7 +50,7 @@ class Ids:
         """
         self._given[kind] += 1
         digest = hashlib.sha256(f"{self._seed}/{kind}/{self._given[kind]}".encode()).digest()
-        number = int.from_bytes(digest * 2)
+        number = int.from_bytes(digest)
         letters = []
         for _ in range(length):
             number, letter = divmod(number, len(_ALPHABET))

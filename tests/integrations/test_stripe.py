@@ -18,6 +18,7 @@ from integrations.calls import RetryBudget
 from integrations.stripe import Stripe, StripeConfig, StripeIntegrationError
 from sandbox.serve import Running, running
 from sandbox.wire import Call, Misbehaviour
+from tests.integrations.web import Reply, Web
 
 KEY = "sk_test_this_is_never_logged"
 REFUSED_KEY = "sk_live_this_is_never_logged"
@@ -185,6 +186,15 @@ def test_a_cancel_whose_answer_gets_lost_is_a_cancel(served: Running, stripe: St
     )
     served.sandbox.wire.misbehave(Misbehaviour(service="stripe", kind="reset", done=True))
     assert stripe.subscriptions.cancel(created.id).status == "canceled"
+
+
+@pytest.mark.parametrize(("status", "advice", "tries"), [(500, "false", 1), (400, "true", TRIES)])
+def test_stripes_own_advice_whether_to_try_again_is_heeded(web: Web, status: int, advice: str, tries: int) -> None:
+    error = {"error": {"type": "api_error", "message": "no"}}
+    web.answer = lambda _: Reply(error, status, {"Stripe-Should-Retry": advice})
+    with pytest.raises(StripeIntegrationError):
+        client(web.url).customers.create({}, operation_id="signup-1")
+    assert len(web.asked) == tries
 
 
 def test_a_service_is_left_alone_until_the_date_it_names(

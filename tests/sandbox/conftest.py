@@ -83,7 +83,7 @@ def until() -> Callable[[Callable[[], bool]], None]:
     """Waits until something is so."""
 
     def wait(so: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while not so():
             assert time.monotonic() < deadline, "it did not happen"
             time.sleep(0.01)

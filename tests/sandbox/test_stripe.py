@@ -220,7 +220,8 @@ def test_ids_repeat_with_the_same_seed_only() -> None:
 
 ONE_TIME, ENDED = "(one-time price)", "(ended subscription)"
 PAID, CARDLESS = "(paid invoice)", "(customer without a card)"
-PRICE, CUSTOMER = "(price)", "(customer)"
+PRICE, CUSTOMER, PRODUCT = "(price)", "(customer)", "(product)"
+OLD, EURO = "(inactive price)", "(price in euros)"
 
 UNKNOWN, MISSING, NOTHING = "parameter_unknown", "parameter_missing", "resource_missing"
 NO_INTEGER = "parameter_invalid_integer"
@@ -231,6 +232,8 @@ WRONG: list[tuple[str, str, dict[str, str], tuple[int, str | None, str | None, s
     ("POST", "/v1/customers", {"email": "no address"}, (400, "email_invalid", "email", "Invalid email address")),
     ("POST", "/v1/customers", {"email": ""}, (400, "parameter_invalid_empty", "email", "You passed an empty string")),
     ("POST", "/v1/customers", {"email[a]": "b"}, (400, None, "email", "Invalid string")),
+    ("POST", "/v1/customers", {"email": "a@b.co", "email[a]": "b"}, (400, None, "email", "Invalid object")),
+    ("POST", "/v1/customers", {"balance": "10"}, (400, None, "balance", "The sandbox does not act on this parameter")),
     ("POST", "/v1/customers", {"metadata": "x"}, (400, None, "metadata", "Invalid object")),
     ("POST", "/v1/customers", {"metadata[a][b]": "x"}, (400, None, "metadata[a]", "Invalid string")),
     ("POST", "/v1/customers", {"balance": "ten"}, (400, NO_INTEGER, "balance", "Invalid integer: ten")),
@@ -258,6 +261,8 @@ WRONG: list[tuple[str, str, dict[str, str], tuple[int, str | None, str | None, s
     ("POST", "/v1/prices", {"currency": "usd"}, (400, MISSING, "product", "Missing required param: product")),
     ("POST", "/v1/prices", {"currency": "usd", "product": "prod_0", "unit_amount": "1"},
      (400, NOTHING, "product", "No such product")),
+    ("POST", "/v1/prices", {"currency": "dollars", "product": PRODUCT, "unit_amount": "1"},
+     (400, None, "currency", "Invalid currency: dollars")),
     ("POST", "/v1/prices", {"currency": "usd", "recurring[interval]": "fortnight"},
      (400, None, "recurring[interval]", "must be one of day, month, week or year")),
     ("POST", "/v1/subscriptions", {"items[0][price]": PRICE}, (400, MISSING, "customer", "Missing required")),
@@ -268,6 +273,15 @@ WRONG: list[tuple[str, str, dict[str, str], tuple[int, str | None, str | None, s
      (400, NOTHING, "items[0][price]", "No such price")),
     ("POST", "/v1/subscriptions", {"customer": CUSTOMER, "items[0][price]": ONE_TIME},
      (400, None, "items[0][price]", "only accepts prices with `type=recurring`")),
+    ("POST", "/v1/subscriptions", {"customer": CUSTOMER, "items[0][price]": OLD},
+     (400, None, "items[0][price]", "The price specified is inactive")),
+    ("POST", "/v1/subscriptions", {"customer": CUSTOMER, "items[0][price]": PRICE, "items[1][price]": EURO},
+     (400, None, "items[1][price]", "doesn't match the expected currency: `usd`")),
+    ("POST", "/v1/subscriptions", {"customer": CUSTOMER, "items[0][discounts][0][coupon]": "SPRING"},
+     (400, None, "items.discounts.coupon", "The sandbox does not act on this parameter")),
+    ("POST", "/v1/subscriptions",
+     {"customer": CUSTOMER, "items[0][price]": PRICE, "payment_behavior": "default_incomplete"},
+     (400, None, "payment_behavior", "The sandbox does not act on this payment_behavior")),
     ("POST", "/v1/subscriptions", {"customer": "cus_0", "items[0][price]": PRICE},
      (400, NOTHING, "customer", "No such customer")),
     ("POST", "/v1/subscriptions", {"customer": CARDLESS, "items[0][price]": PRICE},
@@ -290,14 +304,18 @@ def things(served: Running) -> dict[str, str]:
     account = served.sandbox.stripe.account
     product = account.create_product({"name": "Team"})["id"]
     money = {"product": product, "currency": "usd", "unit_amount": 2900}
-    price = account.create_price({**money, "recurring": {"interval": "month"}})["id"]
+    monthly = {**money, "recurring": {"interval": "month"}}
+    price = account.create_price(monthly)["id"]
     customer = account.create_customer({**CARD})["id"]
     subscription = account.create_subscription({"customer": customer, "items": [{"price": price}]})
     account.cancel_subscription(subscription["id"], {})
     return {
         CUSTOMER: customer,
         CARDLESS: account.create_customer({})["id"],
+        PRODUCT: product,
         PRICE: price,
+        OLD: account.create_price({**monthly, "active": False})["id"],
+        EURO: account.create_price({**monthly, "currency": "eur"})["id"],
         ONE_TIME: account.create_price(money)["id"],
         ENDED: subscription["id"],
         PAID: subscription["latest_invoice"],

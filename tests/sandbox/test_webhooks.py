@@ -12,8 +12,7 @@ import httpx
 import pytest
 import stripe
 
-from errors import PivotalError
-from sandbox.serve import Running, running
+from sandbox.serve import Running
 from tests.sandbox.conftest import SECRET, Receiver
 
 Until = Callable[[Callable[[], bool]], None]
@@ -111,12 +110,3 @@ def test_work_whose_answer_gets_lost_is_done(admin: httpx.Client, stripe_http: h
     answer = stripe_http.post("/v1/customers", data={"name": "Ada"})
     assert (answer.status_code, answer.headers["Content-Type"]) == (502, "text/html; charset=utf-8")
     assert [each["name"] for each in stripe_http.get("/v1/customers").json()["data"]] == ["Ada"]
-
-
-def test_a_port_that_is_taken_is_said_so() -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
-        with pytest.raises(PivotalError, match=f"cannot listen on 127.0.0.1:{port}"), running(port=port):
-            pytest.fail("it listens")
