@@ -21,7 +21,7 @@ def _server() -> Iterator[Running]:
         yield served
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def served(_server: Running) -> Running:
     """A sandbox that answers, as new."""
     _server.sandbox.reset()

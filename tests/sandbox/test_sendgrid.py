@@ -15,6 +15,8 @@ from sandbox.serve import Running
 from sandbox.webhooks import Endpoint
 from tests.sandbox.conftest import Receiver
 
+pytestmark = pytest.mark.usefixtures("served")
+
 Until = Callable[[Callable[[], bool]], None]
 
 

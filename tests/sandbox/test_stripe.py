@@ -14,6 +14,8 @@ from stripe.params import CustomerCreateParams, SubscriptionCreateParams
 from sandbox.objects import API_VERSION
 from sandbox.serve import Running
 
+pytestmark = pytest.mark.usefixtures("served")
+
 CARD: CustomerCreateParams = {
     "payment_method": "pm_card_visa",
     "invoice_settings": {"default_payment_method": "pm_card_visa"},

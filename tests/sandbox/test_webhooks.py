@@ -15,6 +15,8 @@ import stripe
 from sandbox.serve import Running
 from tests.sandbox.conftest import SECRET, Receiver
 
+pytestmark = pytest.mark.usefixtures("served")
+
 Until = Callable[[Callable[[], bool]], None]
 
 
