@@ -35,14 +35,17 @@ _CONSTANTS = {"": None, "~": None, "null": None, "Null": None, "NULL": None} | {
 _SECRETS = {"auth", "connection", "headers"}
 _SECRET_LINE = re.compile(r"((token|password|key|connection|authorization)\b.{0,3}:).*", re.IGNORECASE)
 _HINTS = {
-    "mapping values are not allowed": "indent keys of one mapping alike, and put a text with ': ' in it in quotes",
+    "mapping values are not allowed": (
+        "look here and in the line above: keys of one mapping are indented alike, a colon has a space after it, and a "
+        "text with ': ' in it stands in quotes"
+    ),
     "cannot start any token": "put a text that starts with a special character in quotes",
     "alphabetic or numeric character": 'put a text that starts with * or & in quotes: "*"',
     "did not find expected key": "indent keys of one mapping alike; in a text in single quotes, write '' for '",
     "expected '-' indicator": "a mapping has `key: value` lines, a list `- value` lines; one cannot follow the other",
     "could not find expected ':'": "write `key: value`, with a space after the colon",
     "unexpected end of stream": "close the quotes",
-    "expected ',' or": "close the brackets, and put commas between the values",
+    "expected ',' or": "close the brackets, put commas between the values, and write '' for ' in single quotes",
 }
 
 
@@ -265,9 +268,10 @@ class _Composer:
         return ConfigError([Problem(self._file, mark.line + 1, mark.column + 1, message, _cut(shown), hint)])
 
     def _syntax_error(self, error: yaml.MarkedYAMLError) -> ConfigError:
-        if tab := re.search(r"^ *\t", self._text, re.MULTILINE):
-            hint = "indent with spaces"
-            return _fatal(self._file, "a tab in the indentation", self._text[: tab.end() - 1], "\t", hint)
+        if blank := re.search(r"^ *([\t\xa0])", self._text, re.MULTILINE):
+            what = "a tab" if blank[1] == "\t" else "a no-break space"
+            before = self._text[: blank.start(1)]
+            return _fatal(self._file, f"{what} in the indentation", before, blank[1], "indent with spaces")
         mark: Any = error.problem_mark
         problem = error.problem or "no reason given"
         hint = next((hint for part, hint in _HINTS.items() if part in problem), "")

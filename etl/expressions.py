@@ -46,9 +46,10 @@ _ALLOWED = {
     "BETWEEN", "CASE", "CAST", "COLLATE", "COLUMN_REF", "COMPARISON", "CONJUNCTION", "CONSTANT", "FUNCTION", "LAMBDA",
     "OPERATOR", "TYPE",
 }  # fmt: skip
+_OWN_ROW = "an expression makes one value from the columns of its own row"
 _REFUSED = {
-    "SUBQUERY": ("a subquery", "an expression sees the columns of its own row only"),
-    "WINDOW": ("a window function", "an expression sees the columns of its own row only"),
+    "SUBQUERY": ("a subquery", _OWN_ROW),
+    "WINDOW": ("a window function", _OWN_ROW),
     "STAR": ("a star", "name the columns"),
     "PARAMETER": ("a parameter", "write the value itself"),
     "POSITIONAL_REFERENCE": ("a column by its position", "name the column"),
@@ -142,20 +143,6 @@ def result_type(text: str, types: Mapping[str, str]) -> str | None:
     return described[0][1] if all(name.lower() in known for name in expression.columns) else None
 
 
-def check_pattern(pattern: str) -> None:
-    """Lets a regular expression pass that the engine (RE2) can use.
-
-    Raises:
-        ExpressionError: It is none.
-    """
-    import duckdb
-
-    try:
-        _ask("SELECT regexp_full_match('', ?)", pattern)
-    except duckdb.Error as error:
-        raise ExpressionError(str(error).partition(": ")[2].splitlines()[0]) from None
-
-
 # --- what a tree may hold -------------------------------------------------------------------------------------
 
 
@@ -164,7 +151,7 @@ def _columns(node: dict[str, Any], bound: frozenset[str]) -> Iterator[tuple[str,
     if node["class"] == "FUNCTION":
         _check_function(node)
     elif node["class"] not in _ALLOWED or node["type"] == "GROUPING_FUNCTION":
-        what, hint = _REFUSED.get(node["class"], ("more than a value for its own row", None))
+        what, hint = _REFUSED.get(node["class"], ("more than a value for its own row", _OWN_ROW))
         raise _Refused(f"it has {what}", node["query_location"], hint)
     if node["class"] == "COLUMN_REF":
         yield from _column(node, bound)
@@ -190,12 +177,12 @@ def _column(node: dict[str, Any], bound: frozenset[str]) -> Iterator[tuple[str, 
 def _check_function(node: dict[str, Any]) -> None:
     name, place = node["function_name"], node["query_location"]
     if node["schema"] or node["catalog"]:
-        hint = f"write {name}({node['schema']}, ...)"
+        hint = f"write {name}({node['schema']}{', ...' if node['arguments'] else ''})"
         raise _Refused(f"it calls a function by a qualified name, {node['schema']}.{name}", place, hint)
     if name not in _catalogue():
         raise _Refused(f"there is no function {name}", place, _nearest_function(name))
     if reason := _refusal(name):
-        raise _Refused(f"it calls {name.removesuffix('_star')}, {reason}", place)
+        raise _Refused(f"it calls {name.removesuffix('_star')}, {reason}", place, _OWN_ROW)
 
 
 def _nearest_function(name: str) -> str | None:

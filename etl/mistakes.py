@@ -37,8 +37,6 @@ _WORDS = {
 _HINTS = {
     "dict_type": "write `key: value` lines below the key, indented",
     "list_type": "write [one, two], or lines that start with `- `",
-    "model_attributes_type": "write `key: value` lines below the key, indented",
-    "model_type": "write `key: value` lines below the key, indented",
     "string_type": "put it in quotes: '...'",
 }
 
@@ -84,6 +82,8 @@ def _explain(document: Document, path: KeyPath, details: Mapping[str, Any]) -> P
         case "missing" | "union_tag_not_found":
             path = path if kind == "missing" else (*path, "type")
             message, hint = f"`{path[-1]}` is missing{_within(path[:-1])}", _describe(document, path)
+            if near := kind == "union_tag_not_found" and _close("type", map(str, given)):
+                path, at_key, message, hint = (*path[:-1], near[0]), True, "unknown key", "did you mean `type`?"
         case "union_tag_invalid":
             message, hint = f"unknown {path[-1]} type", nearest(str(context["tag"]), _quoted(context["expected_tags"]))
             path = (*path, "type")
@@ -97,11 +97,15 @@ def _explain(document: Document, path: KeyPath, details: Mapping[str, Any]) -> P
             message, hint = f"{_named(path)} has no value", "write one, or remove the line"
         case "literal_error":
             choices = _quoted(context["expected"])
-            message, hint = f"{_named(path)} is not {_any_of(choices)}", nearest(str(given), choices)
+            message, near = f"{_named(path)} is not {_any_of(choices)}", _close(str(given), choices)
+            hint = f"did you mean `{near[0]}`?" if near else _describe(document, path)
         case _:
             words = _WORDS.get(kind, details["msg"].replace("Input should be", "not")).format(**context)
             message = f"{'a key' if at_key else _named(path)} is {words}"
-            hint = _HINTS.get(kind) or _describe(document, path)
+            keys = ", ".join(_properties(document.data, path))
+            hint = (
+                f"its keys stand below it, indented: {keys}" if keys else _HINTS.get(kind) or _describe(document, path)
+            )
     return document.problem(path, message, hint, at_key=at_key)
 
 

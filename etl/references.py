@@ -9,15 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import replace
+from functools import cache
 
+import duckdb
 from pydantic import ValidationError
 
-from errors import PivotalError, Problem
+from errors import PivotalError, Problem, RuleError
+from etl.checks import Value, check_rules
 from etl.convert import engine_type
 from etl.documents import Document, KeyPath
-from etl.expressions import ExpressionError, check_pattern, parse, result_type
+from etl.expressions import ExpressionError, parse, result_type
 from etl.mistakes import nearest
 from etl.pipeline import DatabaseSource, FileSource, Pipeline, Transform
+from etl.session import open_session
 from etl.variables import resolve
 from settings import get_settings
 
@@ -38,7 +42,7 @@ def find_problems(document: Document, pipeline: Pipeline | None) -> Iterator[Pro
     source = _source_columns(document, pipeline)
     columns = _columns(transform, source)
     yield from _source_problems(document, transform, source)
-    yield from _pattern_problems(document, transform)
+    yield from _check_problems(document, transform)
     yield from _expression_problems(document, transform, columns)
     if columns is not None:
         yield from _result_problems(document, [*columns, *transform.derive])
@@ -127,9 +131,18 @@ def _named_problems(document: Document, path: KeyPath, columns: list[str]) -> It
 
 
 def _no_column(
-    document: Document, path: KeyPath, name: str, columns: Iterable[str], *, offset: int = 0, at_key: bool = False
+    document: Document,
+    path: KeyPath,
+    name: str,
+    columns: Iterable[str],
+    *,
+    offset: int | None = None,
+    at_key: bool = False,
 ) -> Problem:
-    problem = document.problem(path, "there is no such column", nearest(name, columns), offset=offset, at_key=at_key)
+    hint = nearest(name, columns)
+    if offset is not None and not hint.startswith("did"):
+        hint += f"; if it is a text, write '{name}' in single quotes"
+    problem = document.problem(path, "there is no such column", hint, offset=offset or 0, at_key=at_key)
     return replace(problem, text=name)
 
 
@@ -178,13 +191,22 @@ def _expression_problem(
         return None
 
 
-def _pattern_problems(document: Document, transform: Transform) -> Iterator[Problem]:
+def _check_problems(document: Document, transform: Transform) -> Iterator[Problem]:
+    """Bounds, choices and patterns that do not fit the types which `convert` gives."""
     for name, checks in transform.checks.items():
+        kind = engine_type(transform.convert[name]) if name in transform.convert else '"NULL"'
         try:
-            check_pattern(checks.pattern or "")
-        except ExpressionError as error:
-            path = (_SECTION, "validate", name, "pattern")
-            yield document.problem(path, f"not a regular expression: {error.message}", error.hint or "")
+            list(check_rules(_session(), name, checks, Value("v", kind), Value("v", kind)))
+        except RuleError as error:
+            key, message = error.message.removeprefix(f"validate: {name}: ").split(maxsplit=1)
+            path = (_SECTION, "validate", name, key.strip(":"))
+            shown = f"`{key[:-1]}`:" if key.endswith(":") else f"`{key}`"
+            yield document.problem(path, f"{shown} {message}", error.hint or "")
+
+
+@cache
+def _session() -> duckdb.DuckDBPyConnection:
+    return open_session()
 
 
 def _not_an_expression(document: Document, path: KeyPath, error: ExpressionError) -> Problem:

@@ -17,8 +17,12 @@ from pydantic import SecretStr
 
 from errors import PivotalError, Problem
 from etl.documents import Document, KeyPath
+from etl.pipeline import Pipeline
 
 _VARIABLE = re.compile(r"\$\{(?:([A-Za-z_]\w*)(?::-([^}]*))?\})?")
+_BARE = re.compile(r"\$[A-Za-z_]\w*")
+_ADDRESSES = ("connection", "path", "url")
+_FILLED_IN = ("source", "destination")
 _PREFIX = "PIVOTAL_"
 
 
@@ -49,21 +53,25 @@ def resolve(text: str) -> str:
 def find_problems(document: Document) -> Iterator[Problem]:
     """Finds variables that have no value, and variables where none are filled in."""
     for path, text in document.texts():
+        filled_in = path[0] in _FILLED_IN
+        if filled_in and path[-1] in _ADDRESSES and _BARE.fullmatch(text):
+            yield replace(document.problem(path, "not a variable", f"write ${{{text[1:]}}}"), text=text)
         for found in _VARIABLE.finditer(text):
-            message, hint = _variable_mistake(path, found)
-            if message:
-                problem = document.problem(path, message, hint, offset=found.start())
-                yield replace(problem, text=found[0] if found[1] else text[found.start() :][:20])
+            if filled_in or path[0] in Pipeline.model_fields:
+                yield from _variable_problems(document, path, found)
 
 
-def _variable_mistake(path: KeyPath, found: re.Match[str]) -> tuple[str, str]:
+def _variable_problems(document: Document, path: KeyPath, found: re.Match[str]) -> Iterator[Problem]:
+    message, hint = "", ""
     if not found[1]:
-        return "not a variable", "write ${NAME} or ${NAME:-default}"
-    if path[0] not in {"source", "destination"}:
-        return "a variable that is not filled in here", "variables stand under `source` and `destination` only"
-    if _lookup(found) is None:
-        return "an environment variable that is not set", _where_to_set(found[1])
-    return "", ""
+        message, hint = "not a variable", "write ${NAME} or ${NAME:-default}"
+    elif path[0] not in _FILLED_IN:
+        message, hint = "a variable that is not filled in here", "variables stand under `source` and `destination` only"
+    elif _lookup(found) is None:
+        message, hint = "an environment variable that is not set", _where_to_set(found[1])
+    if message:
+        text = found[0] if found[1] else found.string[found.start() :][:20]
+        yield replace(document.problem(path, message, hint, offset=found.start()), text=text)
 
 
 def _lookup(found: re.Match[str]) -> str | None:

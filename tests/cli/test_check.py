@@ -69,7 +69,10 @@ MISTAKES: dict[str, tuple[Change, str]] = {
     ),
     "bad expression": (
         ("amount * 1.2", "amount * count(*)"),
-        "11:24: not an expression: it calls count, which looks at other rows: 'amount * count(*)'",
+        (
+            "11:24: not an expression: it calls count, which looks at other rows: 'amount * count(*)'\n"
+            "  hint: an expression makes one value from the columns of its own row"
+        ),
     ),
     "bad syntax in an expression": (
         ("amount * 1.2", "amount * )"),

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from etl.expressions import ExpressionError, check_pattern, columns, parse, result_type
+from etl.expressions import ExpressionError, columns, parse, result_type
 
 
 def rows(query: str) -> list[Any]:
@@ -203,16 +203,6 @@ def test_the_hint_says_what_a_function_takes() -> None:
     with pytest.raises(ExpressionError) as caught:
         result_type("upper(name, 3)", {})
     assert caught.value.hint == "it takes upper(string VARCHAR) -> VARCHAR"
-
-
-@pytest.mark.parametrize("pattern", ["a(", "[a", "(?=x)", "a{2,1}", r"\1"])
-def test_what_re2_cannot_use_is_no_pattern(pattern: str) -> None:
-    with pytest.raises(ExpressionError):
-        check_pattern(pattern)
-
-
-def test_a_pattern_that_re2_can_use_passes() -> None:
-    check_pattern(r"[^@ ]+@[^@ ]+\.[^@ ]+")
 
 
 @given(st.text() | st.text(alphabet="ab1+*()[]{},;'\"->:=.$?#lambda \n"))

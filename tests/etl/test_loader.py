@@ -155,6 +155,7 @@ def test_a_misspelt_setting_gets_the_nearest_one(folder: Path) -> None:
         ({"description": "a ${HOME} b"}, ("a variable that is not filled in here", "${HOME}")),
         ({"transform": {"filter": ["a = '${HOME}'"]}}, ("a variable that is not filled in here", "${HOME}")),
         ({"source": BASE["source"] | {"connection": "a${1X}"}}, ("not a variable", "${1X}")),
+        ({"source": BASE["source"] | {"connection": "$HOME"}}, ("not a variable", "$HOME")),
         ({"source": BASE["source"] | {"table": "a${X"}}, ("not a variable", "${X")),
     ],
 )
@@ -202,6 +203,8 @@ def transform(**rules: object) -> dict[str, object]:
         ({"write": "merge"}, "unknown key: 'write'\n  hint: `write` belongs under `destination`"),
         ({"table": "x"}, "unknown key: 'table'\n  hint: `table` belongs under `source`"),
         ({"filter": ["a"]}, "unknown key: 'filter'\n  hint: `filter` belongs under `transform`"),
+        ({"source": {"Type": "database"}}, "unknown key: 'Type'\n  hint: did you mean `type`?"),
+        ({"destinaton": {"connection": "${NO_SUCH_NAME}"}}, "unknown key: 'destinaton'\n  hint: did you mean"),
         ({"a:b": None}, "unknown key: 'a:b'\n  hint: write a space after the colon"),
         (source(query="SELECT 1"), "`query` beside `table`: 'SELECT 1'"),
         (source(table=None), "`table` is missing\n  hint: give either `table` or `query`"),
@@ -252,7 +255,12 @@ def transform(**rules: object) -> dict[str, object]:
         (transform(validate={"a": {"in": []}}), "`in` is empty"),
         (transform(validate={"a": None}), "`a` has no value"),
         (transform(validate={"bool": {"min": [1]}}), "`min` is neither a number nor a text"),
-        (transform(validate={"a": {"pattern": "a("}}), "not a regular expression: missing ): a(: 'a('"),
+        (transform(validate={"a": {"pattern": "a("}}), "`pattern`: 'a(' is not a regular expression: missing )"),
+        (transform(convert={"a": "date"}, validate={"a": {"min": "zero"}}), "`min`: zero is not a date"),
+        (
+            transform(convert={"a": "date"}, validate={"a": {"pattern": "a"}}),
+            "`pattern` is for text, the column is DATE",
+        ),
     ],
 )
 def test_a_mistake_is_told_in_plain_words(folder: Path, parts: Any, told: str) -> None:
@@ -301,6 +309,7 @@ def test_keys_given_twice_are_each_told(folder: Path) -> None:
         (b"a: it's: b\n", '1:8: not YAML: mapping values are not allowed in this context: "a: it\'s: b"'),
         (b"a: 'x\n", "not YAML: found unexpected end of stream"),
         (b"# only a comment\n", "1:1: the file is empty"),
+        ("a: 1\n\xa0b: 1\nc".encode(), "2:1: a no-break space in the indentation"),
         (b"a: \x07\n", "1:4: a control character: '\\x07'"),
     ],
 )
