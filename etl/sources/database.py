@@ -45,7 +45,8 @@ class Column:
         name: Its name.
         kind: The type it arrives in, for people.
         value: SQL that gives its value, NULL where the type cannot hold it.
-        refused: SQL that gives such a value as text, else NULL; empty if SQL need not look.
+        misfit: SQL that is true for such a value; empty if SQL need not look.
+        text: SQL that gives it as text, exactly.
         finish: What is left to do in Arrow.
         compared: SQL that gives what the cursor is compared by; NULL for values out of order.
         typed: SQL that makes a text (`{}`) comparable with the column.
@@ -56,7 +57,8 @@ class Column:
     name: str
     kind: str
     value: str
-    refused: str = ""
+    misfit: str = ""
+    text: str = ""
     finish: Finish | None = None
     compared: str = ""
     typed: str = "{}"
@@ -217,7 +219,10 @@ def _named(found: Mapping[str, Column], name: str, where: str) -> Column:
 
 def nearest(name: str, names: Sequence[str], there: str) -> str:
     """A hint: the names that are like the wrong one, else those that there are."""
-    close = get_close_matches(name, names, n=3, cutoff=0.6)
+    last = {other.rpartition(".")[2]: other for other in names}  # a table's schema is easily forgotten
+    close = get_close_matches(name, names, 3) or [
+        last[other] for other in get_close_matches(name.rpartition(".")[2], list(last), 3)
+    ]
     if close:
         return f"did you mean {' or '.join(close)}?"
     return f"{there}: {', '.join(names[:20]) or 'none'}{', ...' if len(names) > 20 else ''}"
@@ -291,13 +296,13 @@ class _Reading:
         """The SELECT of the rows that are new, or may be."""
         plan, quoted = self._plan, self._connection.quoted
         shown = [f"{column.value} AS {quoted(column.name)}" for column in plan.read]
-        if told := [(f"'{place}'", column.refused) for place, column in enumerate(plan.read) if column.refused]:
-            pairs = ", ".join(f"{place}, {text}" for place, text in told)
-            any_of = ", ".join(text for _, text in told)
-            shown.append(
-                f"CASE WHEN coalesce({any_of}, NULL) IS NOT NULL "
-                f"THEN {self._connection.json_object.format(pairs)} END AS {quoted(REFUSED)}"
+        if misfits := [(place, column) for place, column in enumerate(plan.read) if column.misfit]:
+            any_of = " OR ".join(f"({column.misfit})" for _, column in misfits)
+            pairs = ", ".join(
+                f"'{place}', CASE WHEN {column.misfit} THEN {column.text} END" for place, column in misfits
             )
+            told = self._connection.json_object.format(pairs)
+            shown.append(f"CASE WHEN {any_of} THEN {told} END AS {quoted(REFUSED)}")
         if self._edge and plan.cursor:
             shown.append(f"CASE WHEN {self._at_edge(plan.cursor, statement)} THEN 1 ELSE 0 END AS {quoted(EDGE)}")
         return f"SELECT {', '.join(shown)} FROM {plan.relation}{self._where(statement)}"

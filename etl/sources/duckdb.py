@@ -66,7 +66,9 @@ class DuckDB:
     def relation(self, table: str) -> str:
         """See `Connection.relation`."""
         with self._errors():
-            found = self._connection.sql("SELECT DISTINCT schema_name, table_name FROM duckdb_columns()").fetchall()
+            found = self._connection.sql(
+                "SELECT DISTINCT schema_name, table_name FROM duckdb_columns() WHERE NOT internal"
+            ).fetchall()
         names = [name if schema == "main" else f"{schema}.{name}" for schema, name in found]
         if table.removeprefix("main.").lower() not in {name.lower() for name in names}:
             raise SourceError(f"{self._shown}: there is no table {table!r}", hint=nearest(table, names, "it has"))
@@ -154,16 +156,16 @@ WHERE constraint_type = 'PRIMARY KEY' AND lower(schema_name) = lower($1) AND low
 
 def _column(name: str, kind: str) -> Column:
     column = quoted(name)
-    typed = f"CAST({{}} AS {kind})"
+    text, typed = f"CAST({column} AS VARCHAR)", f"CAST({{}} AS {kind})"
     if kind == "DATE" or kind.startswith("TIMESTAMP"):
-        refused = f"CASE WHEN NOT isfinite({column}) THEN CAST({column} AS VARCHAR) END"
-        return Column(name, kind, f"CASE WHEN isfinite({column}) THEN {column} END", refused, typed=typed)
+        value = f"CASE WHEN isfinite({column}) THEN {column} END"
+        return Column(name, kind, value, misfit=f"NOT isfinite({column})", text=text, typed=typed)
     if kind in {"HUGEINT", "UHUGEINT"}:
         value = f"TRY_CAST({column} AS DECIMAL(38, 0))"
-        refused = f"CASE WHEN {value} IS NULL THEN CAST({column} AS VARCHAR) END"
-        return Column(name, "decimal(38,0)", value, refused, typed=typed)
+        misfit = f"{value} IS NULL AND {column} IS NOT NULL"
+        return Column(name, "decimal(38,0)", value, misfit=misfit, text=text, typed=typed)
     if kind in _AS_THEY_ARE or (kind.startswith(("DECIMAL", "STRUCT")) and not kind.endswith("]")):
         return Column(name, kind, column, typed=typed)
     if kind.startswith("MAP") or kind.endswith("]"):
         return Column(name, "JSON", f"CASE WHEN {column} IS NOT NULL THEN to_json({column}) END", typed=typed)
-    return Column(name, "VARCHAR", f"CAST({column} AS VARCHAR)", typed=typed)
+    return Column(name, "VARCHAR", text, typed=typed)

@@ -160,8 +160,8 @@ def _column(field: pa.Field, *, nullable: bool) -> Column:
     name = quoted(field.name)
     typed = f"CAST({{}} AS {quoted(kind)})"
 
-    def column(shown: str, value: str, refused: str = "", finish: Finish | None = None) -> Column:
-        return Column(field.name, shown, value, refused, finish, typed=typed, nullable=nullable)
+    def column(shown: str, value: str, finish: Finish | None = None) -> Column:
+        return Column(field.name, shown, value, finish=finish, typed=typed, nullable=nullable)
 
     if kind == "numeric":
         return _numeric(field, column)
@@ -169,8 +169,15 @@ def _column(field: pa.Field, *, nullable: bool) -> Column:
         return column(kind, name, finish=_finite(kind))
     if kind == "interval":
         fits = f"isfinite({name}) AND abs(extract(hour FROM {name})) < {_LAST_NANOSECOND_HOUR}"
-        refused = f"CASE WHEN NOT ({fits}) THEN CAST({name} AS text) END"
-        return column(kind, f"CASE WHEN {fits} THEN {name} END", refused)
+        return Column(
+            field.name,
+            kind,
+            value=f"CASE WHEN {fits} THEN {name} END",
+            misfit=f"NOT ({fits})",
+            text=f"CAST({name} AS text)",
+            typed=typed,
+            nullable=nullable,
+        )
     return column(*_plain(kind, field.type, name))
 
 

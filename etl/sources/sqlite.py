@@ -32,11 +32,21 @@ from settings import get_settings
 _BATCH_ROWS = 1024  # ADBC counts rows, not bytes: few, so that rows of 100 KB still make 100 MB only
 _EXACT = 2**53  # up to here, every integer is a double
 
-_TEXT = "CASE typeof({0}) WHEN 'real' THEN quote({0}) WHEN 'blob' THEN quote({0}) ELSE CAST({0} AS TEXT) END"
+_DIGITS = 15  # up to here, every decimal is told from its neighbours by its double
+
+_TEXT = """CASE typeof({0}) WHEN 'text' THEN {0} WHEN 'integer' THEN CAST({0} AS TEXT)
+    WHEN 'null' THEN NULL ELSE quote({0}) END"""
+_FITS = {
+    "integer": "typeof({0}) IN ('integer', 'null')",
+    "boolean": "typeof({0}) = 'integer' AND {0} IN (0, 1) OR {0} IS NULL",
+    "double": "typeof({0}) IN ('real', 'null') OR typeof({0}) = 'integer' AND "
+    f"{{0}} BETWEEN -{_EXACT} AND {_EXACT}",
+    "bytes": "typeof({0}) IN ('blob', 'null')",
+    "text": "typeof({0}) <> 'blob'",
+}
 _DECIMAL = re.compile(r"(?:DEC|NUM)\w*\s*\(\s*(\d+)\s*(?:,\s*(\d+)\s*)?\)", re.IGNORECASE)
 _DECLARED = {"INT": "integer", "CHAR": "text", "CLOB": "text", "TEXT": "text", "BLOB": "bytes", "REAL": "double",
              "FLOA": "double", "DOUB": "double", "BOOL": "boolean"}  # fmt: skip
-_EXAMPLES = {"integer": "0", "boolean": "0", "double": "0.0", "bytes": "x''"}
 
 
 def connect(url: str, *, missing_ok: bool = False) -> SQLite | None:
@@ -127,7 +137,7 @@ class SQLite:
 
     def stream(self, sql: str, columns: Sequence[Column], values: Sequence[object]) -> Iterator[pa.RecordBatch]:
         """See `Connection.stream`. ADBC takes the types from the first rows, so an example of each goes ahead."""
-        examples = {column.name: _EXAMPLES.get(column.kind, "''") for column in columns}
+        examples = {column.name: _example(column.kind) for column in columns}
         examples |= {name: value for name, value in ((REFUSED, "''"), (EDGE, "0")) if quoted(name) in sql}
         first = ", ".join(f"{value} AS {quoted(name)}" for name, value in examples.items())
         options = {"adbc.sqlite.query.batch_rows": str(_BATCH_ROWS)}
@@ -170,59 +180,60 @@ def _declared(declared: str) -> str:
     return next(known, "text" if declared else "")
 
 
+def _example(kind: str) -> str:
+    """A value of the SQLite type in which a column leaves SQLite."""
+    if kind.startswith("decimal"):
+        return "0.0" if _is_short(kind) else "''"
+    return {"integer": "0", "boolean": "0", "double": "0.0", "bytes": "x''"}.get(kind, "''")
+
+
+def _is_short(decimal: str) -> bool:
+    return int(re.findall(r"\d+", decimal)[0]) <= _DIGITS
+
+
 def _column(name: str, kind: str) -> Column:
     column = quoted(name)
-    text = _TEXT.format(column)
     if kind.startswith("decimal"):
         return _decimal(name, kind)
-    if kind == "text":
-        fits, value = f"typeof({column}) <> 'blob'", text
-    else:
-        fits, value = _FITS[kind].format(column), column
+    fits = _FITS[kind].format(column)
+    value = f"CASE WHEN {fits} THEN {column} END"
     return Column(
         name,
         kind,
-        value=f"CASE WHEN {fits} THEN {value} END",
-        refused=f"CASE WHEN {column} IS NOT NULL AND NOT ({fits}) THEN {text} END",
+        value=_TEXT.format(column) if kind == "text" else value,
+        misfit=f"NOT ({fits})",
+        text=_TEXT.format(column),
         finish=_as_boolean if kind == "boolean" else None,
-        compared=f"CASE WHEN {fits} THEN {column} END",
+        compared=value,
         typed={"integer": "CAST({} AS INTEGER)", "double": "CAST({} AS REAL)"}.get(kind, "{}"),
         astray=f"{column} < ''" if kind == "text" else "",
     )
 
 
-_FITS = {
-    "integer": "typeof({0}) = 'integer'",
-    "boolean": "typeof({0}) = 'integer' AND {0} IN (0, 1)",
-    "double": f"typeof({{0}}) = 'real' OR typeof({{0}}) = 'integer' AND {{0}} BETWEEN -{_EXACT} AND {_EXACT}",
-    "bytes": "typeof({0}) = 'blob'",
-}
-
-
 def _decimal(name: str, kind: str) -> Column:
-    """SQLite keeps decimals as integers or doubles: those that are one, with all its digits, are read as text."""
+    """SQLite keeps decimals as integers or doubles, and a double has 15 digits to trust."""
     column = quoted(name)
     precision, scale = map(int, re.findall(r"\d+", kind))
-    fits = (
-        f"typeof({column}) IN ('integer', 'real') AND abs(CAST({column} AS REAL)) < 1e{precision - scale} "
-        f"AND round({column}, {scale}) = {column}"
-    )
+    number = f"typeof({column}) IN ('integer', 'real')"
+    small = f"{number} AND abs(CAST({column} AS REAL)) < 1e{precision - scale}"
     digits = (
         f"CASE typeof({column}) WHEN 'integer' THEN CAST({column} AS TEXT) ELSE printf('%!.{scale}f', {column}) END"
     )
+    value = f"CAST({column} AS REAL)" if _is_short(kind) else digits
     return Column(
         name,
         kind,
-        value=f"CASE WHEN {fits} THEN {digits} END",
-        refused=f"CASE WHEN {column} IS NOT NULL AND NOT ({fits}) THEN {_TEXT.format(column)} END",
+        value=f"CASE WHEN {small} THEN {value} END",
+        misfit=f"{column} IS NOT NULL AND NOT ({small} AND round({column}, {scale}) = {column})",
+        text=_TEXT.format(column),
         finish=_as_decimal(pa.decimal128(precision, scale)),
-        compared=f"CASE WHEN typeof({column}) IN ('integer', 'real') THEN {column} END",
+        compared=f"CASE WHEN {number} THEN {column} END",
         typed="CAST({} AS NUMERIC)",
     )
 
 
 def _as_decimal(kind: pa.DataType) -> Finish:
-    return lambda texts: (texts.cast(kind), {})
+    return lambda values: (values.cast(kind), {})
 
 
 def _as_boolean(integers: pa.Array) -> tuple[pa.Array, Mapping[int, str]]:
