@@ -244,16 +244,13 @@ class Postgres:
 
 def _column(name: str, declared: str, base: str, kind: str, modifier: int) -> Column:
     takes = pa.string() if kind == "e" else _TAKES.get(base)
-    identity = base not in _EQUAL_BUT_NOT_THE_SAME
     if base == "numeric":
-        bounded = modifier > 0
-        scale = (modifier - 4) & 0xFFFF
-        takes = pa.decimal256(min((modifier - 4) >> 16, 76), scale) if bounded else pa.decimal256(76, 38)
-        identity = bounded  # 1.0 and 1.00 are equal, and a bare numeric keeps them apart
+        precision, scale = ((modifier - 4) >> 16, (modifier - 4) & 0xFFFF) if modifier > 0 else (76, 38)
+        takes = pa.decimal256(min(precision, 76), scale)
     elif base in {"timestamp", "timestamptz"}:
         unit = "us" if modifier < 0 or modifier == 6 else "ms" if modifier >= 3 else "s"
         takes = pa.timestamp(unit, "UTC" if base == "timestamptz" else None)
-    return Column(name, takes, declared, identity)
+    return Column(name, takes, declared, identity=base not in _EQUAL_BUT_NOT_THE_SAME)
 
 
 def _numbered(sql: str, values: Sequence[str | int]) -> tuple[str, Sequence[str | int] | None]:
