@@ -7,11 +7,22 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import uuid_utils
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from errors import PivotalError
 
 Name = Annotated[str, Field(min_length=1)]
+
+
+def _in_utc(value: datetime) -> datetime:
+    """JSON writes offsets in minutes; history, and so a time zone, knows some with seconds."""
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("is outside of the years 1 to 9999 in UTC") from None
+
+
+Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
 
 
 def new_id() -> str:
@@ -49,7 +60,7 @@ class Event(BaseModel):
         aggregate_id: Which one; events of one aggregate are handled in order.
         data: What happened, as JSON.
         id: UUIDv7.
-        timestamp: When it happened (not when it was received).
+        timestamp: When it happened (not when it was received); kept in UTC.
         version: Version of `data`'s shape.
         metadata: Who caused it.
     """
@@ -62,7 +73,7 @@ class Event(BaseModel):
     data: dict[str, Any]
     metadata: Metadata
     id: Name = Field(default_factory=new_id)
-    timestamp: AwareDatetime = Field(default_factory=lambda: datetime.now(UTC))
+    timestamp: Moment = Field(default_factory=lambda: datetime.now(UTC))
     version: int = Field(1, ge=1)
 
 
