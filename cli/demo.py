@@ -227,7 +227,14 @@ def _cause_events(settings: Settings, sandbox: Running) -> int:
     sendgrid = SendGrid(SendGridConfig(api_key=SecretStr(SENDGRID_TEST_KEY), api_base=settings.sendgrid_api_base))
     price = stripe.sdk.v1.prices.list({"limit": 1}).data[0].id
     for email in CUSTOMERS:
-        customer = stripe.customers.create({"email": email}, operation_id=f"demo/{email}")
+        customer = stripe.customers.create(
+            {
+                "email": email,
+                "payment_method": "pm_card_visa",
+                "invoice_settings": {"default_payment_method": "pm_card_visa"},
+            },
+            operation_id=f"demo/{email}",
+        )
         stripe.subscriptions.create(
             {
                 "customer": customer.id,
