@@ -177,6 +177,9 @@ class FileSource(Model):
     )
     delimiter: Annotated[str, StringConstraints(min_length=1, max_length=1)] = Field(",", description="CSV only.")
     encoding: Encoding = Field("utf-8", description="CSV only.")
+    records: Text | None = Field(
+        None, description="JSON only: where the document has its records: data.items; the document itself if not given."
+    )
     incremental: bool = Field(False, description="Load each file (path, size, modification time) once.")
 
 
