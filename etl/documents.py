@@ -275,8 +275,8 @@ class _Composer:
         mark: Any = error.problem_mark
         problem = error.problem or "no reason given"
         hint = next((hint for part, hint in _HINTS.items() if part in problem), "")
-        lines = [*_lines(self._text), "", ""]
-        shown = re.sub(_SECRET_LINE, r"\1 ...", lines[mark.line].strip())
+        line = "".join(_lines(self._text)[mark.line : mark.line + 1])
+        shown = re.sub(_SECRET_LINE, r"\1 ...", line.strip())
         return ConfigError(
             [Problem(self._file, mark.line + 1, mark.column + 1, f"not YAML: {problem}", _cut(shown), hint)]
         )
@@ -304,7 +304,8 @@ def _texts(path: KeyPath, value: object) -> Iterator[tuple[KeyPath, str]]:
 
 
 def _lines(text: str) -> list[str]:
-    return re.split(r"\r\n|\r|\n", text)
+    """The text's lines, as YAML counts them."""
+    return re.split("\r\n|[\r\n\x85\u2028\u2029]", text)
 
 
 def _cut(text: str) -> str:
