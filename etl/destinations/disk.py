@@ -16,6 +16,7 @@ _HINTS = {
     errno.EACCES: "the user that runs this needs the right to write there",
     errno.EPERM: "the user that runs this needs the right to write there",
     errno.EROFS: "the disk is read-only: name another path",
+    errno.EEXIST: "a part of the path is a file, not a folder",
     errno.ENOTDIR: "a part of the path is a file, not a folder",
 }
 
