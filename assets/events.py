@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 GROUP = "events"
 
-MAX_SECONDS = 900
+MAX_SECONDS = 300
 """After which a run counts as lost, if Dagster's run monitoring is on; a full range takes seconds."""
 
 

@@ -99,7 +99,7 @@ def columns(row: type[Row]) -> Mapping[str, tuple[str, str]]:
     kinds = get_type_hints(row)
     names = dict.fromkeys((*row.key, *row.__annotations__, *row.model_fields))
     told = {name: (_type(kinds[name]), row.model_fields[name].description or "") for name in names}
-    return {**told, "version": ("text", "Which of two rows is newer; see docs/events.md.")}
+    return {**told, "version": ("text", "Of two rows with one key, the one whose version is higher stays.")}
 
 
 def rank(event_at: datetime, *ranks: int, event_id: str, first: int = 0) -> str:

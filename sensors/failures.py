@@ -48,7 +48,14 @@ def _alert(record: EventLogRecord) -> Event:
         type="pivotal.run.failed",
         aggregate_type="run",
         aggregate_id=entry.run_id,
-        data={"run_id": entry.run_id, "job": entry.job_name, "message": entry.get_dagster_event().message},
+        data={"run_id": entry.run_id, "job": entry.job_name, "error": _error(entry.get_dagster_event())},
         timestamp=datetime.fromtimestamp(entry.timestamp, UTC),
         metadata=Metadata(source="pivotal/dagster", dedupe_key=entry.run_id, correlation_id=entry.run_id),
     )
+
+
+def _error(failure: dg.DagsterEvent) -> str:
+    """What the first step that failed raised; else (the run did not start, or was lost) what Dagster says."""
+    step = failure.job_failure_data.first_step_failure_event if failure.event_specific_data else None
+    error = step.step_failure_data.error if step else None
+    return (error.cause or error).message.strip() if error else failure.message or ""

@@ -60,7 +60,7 @@ class Request:
 
 
 @dg.sensor(
-    job=process_landed_events,
+    job_name=process_landed_events.name,
     minimum_interval_seconds=5,  # Dagster's floor
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Asks for a run as soon as events have landed; never more than one at a time.",

@@ -44,7 +44,17 @@ def test_a_failed_run_is_an_alert_on_the_log(
     (recorded,) = log.read(0, 100)
     assert recorded.event.data["run_id"] == run_id
     assert recorded.event.data["job"] == "broken_job"
-    assert "break_down" in recorded.event.data["message"]
+    assert "the warehouse burns" in recorded.event.data["error"]
+    assert recorded.event.metadata.correlation_id == run_id
+
+
+def test_a_run_that_failed_before_its_first_step_is_an_alert_too(
+    instance: dg.DagsterInstance, event_log: EventLogResource, log: EventLog
+) -> None:
+    cursor = tick(instance, event_log, None)
+    instance.report_run_failed(instance.create_run_for_job(broken_job), "it took too long to start")
+    tick(instance, event_log, cursor)
+    assert log.read(0, 1)[0].event.data["error"] == "it took too long to start"
 
 
 def test_failures_before_the_first_tick_are_no_alerts(

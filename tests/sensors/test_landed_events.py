@@ -69,9 +69,10 @@ def land(log: EventLog, *keys: str) -> None:
     log.publish([sendgrid_event("delivered", key) for key in keys])
 
 
-def let_time_pass(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
-    later = time.time() + seconds
-    monkeypatch.setattr(landed_events, "time", SimpleNamespace(time=lambda: later))
+def stop_the_clock(monkeypatch: pytest.MonkeyPatch, after: float = 0) -> None:
+    """For the sensor it stays this moment, or so many seconds after it."""
+    moment = time.time() + after
+    monkeypatch.setattr(landed_events, "time", SimpleNamespace(time=lambda: moment))
 
 
 def test_an_empty_log_asks_for_nothing(ticks: Ticks) -> None:
@@ -107,10 +108,11 @@ def test_a_range_that_failed_is_asked_for_again(
 ) -> None:
     land(log, "a")
     first = ticks.result()
+    stop_the_clock(monkeypatch)
     ticks.run(end)
     land(log, "b")
     assert ticks.says().startswith("attempt 1 at events 1 to 1 failed; the next is due in ")
-    let_time_pass(monkeypatch, 3)
+    stop_the_clock(monkeypatch, after=3)
     again = ticks.result()
     assert [one.run_config for one in again.run_requests or []] == [one.run_config for one in first.run_requests or []]
     assert again.cursor != first.cursor
@@ -121,14 +123,14 @@ def test_the_wait_between_attempts_grows_to_a_limit(
 ) -> None:
     land(log, "a")
     ticks.tick()
-    for _ in range(9):
+    for attempt in range(1, 10):
+        stop_the_clock(monkeypatch)
         ticks.run(FAILED)
-        assert "failed" in ticks.says()
-        with monkeypatch.context() as patch:
-            let_time_pass(patch, landed_events.LONGEST_WAIT)
-            assert ticks.tick() == [(0, 1)]
+        assert ticks.says().startswith(f"attempt {attempt} at events 1 to 1 failed")
+        stop_the_clock(monkeypatch, after=landed_events.LONGEST_WAIT)
+        assert ticks.tick() == [(0, 1)]
+    stop_the_clock(monkeypatch, after=5 - landed_events.LONGEST_WAIT)
     ticks.run(FAILED)
-    let_time_pass(monkeypatch, landed_events.LONGEST_WAIT - 5)
     assert "attempt 10 " in ticks.says()
 
 
