@@ -1,0 +1,88 @@
+"""Signs requests as the providers do, by their documentation, without their SDKs."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import time
+import uuid
+from collections.abc import Mapping
+
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+JSON = {"Content-Type": "application/json"}
+STRIPE_SECRETS = ("whsec_old_but_still_good", "whsec_new")
+SENDGRID_KEYS = (ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1()))
+
+
+def stripe_event(event_id: str | None = None, **fields: object) -> dict[str, object]:
+    """An event as Stripe sends it."""
+    return {
+        "id": event_id or f"evt_{uuid.uuid4().hex}",
+        "object": "event",
+        "api_version": "2025-03-31.basil",
+        "created": 1_700_000_000,
+        "data": {"object": {"id": "cus_1", "object": "customer", "name": "Zoë"}},
+        "livemode": False,
+        "type": "customer.updated",
+    } | fields
+
+
+def sendgrid_event(event_id: str | None = None, **fields: object) -> dict[str, object]:
+    """One item of a batch as SendGrid sends it."""
+    return {
+        "email": "zoe@example.com",
+        "timestamp": 1_700_000_000,
+        "event": "delivered",
+        "sg_event_id": event_id or uuid.uuid4().hex,
+        "sg_message_id": "14c5d75ce93.dfd.64b469.filter0001.16648.5515E0B88.0",
+    } | fields
+
+
+def body_of(value: object) -> bytes:
+    """JSON as the providers write it: UTF-8, letters as they are."""
+    return json.dumps(value, ensure_ascii=False).encode()
+
+
+def stripe_headers(body: bytes, secret: str = STRIPE_SECRETS[1], *, age: float = 0) -> dict[str, str]:
+    """Headers of a request that Stripe sent `age` seconds ago."""
+    timestamp = int(time.time() - age)
+    return JSON | {"Stripe-Signature": f"t={timestamp},v1={stripe_signature(body, secret, timestamp)},v0=ignored"}
+
+
+def stripe_signature(body: bytes, secret: str, timestamp: int) -> str:
+    """The `v1` part of Stripe's header."""
+    return hmac.new(secret.encode(), b"%d." % timestamp + body, hashlib.sha256).hexdigest()
+
+
+def sendgrid_headers(
+    body: bytes, key: ec.EllipticCurvePrivateKey = SENDGRID_KEYS[1], *, age: float = 0
+) -> dict[str, str]:
+    """Headers of a request that SendGrid sent `age` seconds ago."""
+    timestamp = str(int(time.time() - age))
+    signature = key.sign(timestamp.encode() + body, ec.ECDSA(hashes.SHA256()))
+    return JSON | {
+        "X-Twilio-Email-Event-Webhook-Signature": base64.b64encode(signature).decode(),
+        "X-Twilio-Email-Event-Webhook-Timestamp": timestamp,
+    }
+
+
+def public_pem(key: ec.EllipticCurvePrivateKey) -> str:
+    """A public key with its PEM armour."""
+    spki = serialization.PublicFormat.SubjectPublicKeyInfo
+    return key.public_key().public_bytes(serialization.Encoding.PEM, spki).decode()
+
+
+def public_base64(key: ec.EllipticCurvePrivateKey) -> str:
+    """A public key as SendGrid's dashboard shows it."""
+    return "".join(public_pem(key).splitlines()[1:-1])
+
+
+SECRETS: Mapping[str, str] = {
+    "PIVOTAL_STRIPE_WEBHOOK_SECRETS": ", ".join(STRIPE_SECRETS),
+    "PIVOTAL_SENDGRID_WEBHOOK_KEYS": ",".join(public_base64(key) for key in SENDGRID_KEYS),
+}
+"""The variables that tell a receiver what to verify with."""
