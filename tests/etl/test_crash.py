@@ -1,0 +1,97 @@
+"""Killed at any moment, a run that is started again ends in the same state as one that nothing disturbed."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import signal
+import time
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+import pytest
+
+from tests.etl.crashing import advance, die_at_step, open_orders, run_until
+from tests.etl.destinations.backends import SQL, Backend, make_backend
+
+RUNS = int(os.environ.get("PIVOTAL_CRASH_RUNS", "5"))
+"""How often each kind of destination is killed; `make test-crash` asks for more."""
+
+_PROCESSES = multiprocessing.get_context("forkserver")
+_PROCESSES.set_forkserver_preload(["tests.etl.crashing", "etl.destinations.files", "adbc_driver_postgresql.dbapi"])
+
+
+@pytest.mark.timeout(120 + 5 * RUNS)
+@pytest.mark.parametrize("kind", [*SQL, "parquet"])
+def test_a_run_killed_at_any_moment_and_started_again_ends_as_if_undisturbed(
+    kind: str, request: pytest.FixtureRequest
+) -> None:
+    backend = make_backend(kind, request)
+    writes = ["append", "replace"] + (["merge"] if kind != "parquet" else [])
+    write = random.choice(writes)
+    needed = _seconds(_start(run_until, backend, write, 3))
+
+    for number in range(1, RUNS + 1):
+        cursor = 3 * (number + 1)
+        running = _start(run_until, backend, write, cursor)
+        time.sleep(random.uniform(0, needed))  # the moment is what is tested
+        _kill(running)
+        _assert_whole(backend, write)
+        _seconds(_start(run_until, backend, write, cursor))
+        _assert_whole(backend, write, cursor)
+
+
+@pytest.mark.parametrize("write", ["append", "replace"])
+def test_a_folder_is_whole_before_every_change_that_a_run_makes_on_the_disk(
+    write: str, request: pytest.FixtureRequest
+) -> None:
+    backend = make_backend("parquet", request)
+    _seconds(_start(run_until, backend, write, 2))
+    step = 0
+
+    while _exit_code(_start(die_at_step, backend, write, 3, step)) == 9:
+        _assert_whole(backend, write)
+        step += 1
+
+    assert step > 10
+    _assert_whole(backend, write, 3)
+
+
+def _start(work: Any, backend: Backend, write: str, *more: int) -> BaseProcess:
+    process = _PROCESSES.Process(target=work, args=(backend.kind, backend.url, write, *more))
+    process.start()
+    return process
+
+
+def _kill(process: BaseProcess) -> None:
+    assert process.pid
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+
+
+def _exit_code(process: BaseProcess) -> int | None:
+    process.join()
+    return process.exitcode
+
+
+def _seconds(process: BaseProcess) -> float:
+    """How long a process took that must end well."""
+    started = time.monotonic()
+    assert _exit_code(process) == 0
+    return time.monotonic() - started
+
+
+def _assert_whole(backend: Backend, write: str, cursor: int | None = None) -> None:
+    """Rows, quarantine and state are those of an undisturbed run up to the cursor."""
+    destination = open_orders(backend, write, "orders")
+    state: Any = destination.state()
+    assert cursor is None or state == {"cursor": cursor}
+    twin = open_orders(backend, write, "twin")
+    advance(twin, state["cursor"])
+    assert backend.rows("orders", order="id, run") == backend.rows("twin", order="id, run")
+    assert _bad(destination) == _bad(twin)
+
+
+def _bad(destination: Any) -> list[tuple[Any, ...]]:
+    return sorted((row.bad.origin["record"], row.bad.row["amount"], row.run_id) for row in destination.quarantined())
