@@ -78,7 +78,9 @@ def show(key: str, as_json: bool) -> None:
 def tail(types: tuple[str, ...], as_json: bool) -> None:
     """Show events as they come, until Ctrl-C; with --json, one a line."""
     with closing(_log()) as log:
-        for recorded in _follow(log, types):
+        coming = _follow(log, types, after=log.head())
+        say("Waiting for events; Ctrl-C ends it.", error=True)
+        for recorded in coming:
             say(json.dumps(_as_dict(recorded)) if as_json else "  ".join(map(str, _cells(recorded))))
 
 
@@ -179,8 +181,7 @@ def _newest(log: EventLog, types: Sequence[str], limit: int) -> list[Recorded]:
     return found[-limit:]
 
 
-def _follow(log: EventLog, types: Sequence[str]) -> Iterator[Recorded]:
-    after = log.head()
+def _follow(log: EventLog, types: Sequence[str], after: int) -> Iterator[Recorded]:
     while True:
         head = log.head()
         found = log.read(after, PORTION, until=head, types=types)
