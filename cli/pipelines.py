@@ -181,8 +181,9 @@ def _summary(pipeline: Pipeline) -> dict[str, object]:
 
 def _place(end: Source | Destination) -> str:
     """Where one end of a pipeline is, without what may be a secret in an address."""
-    where = getattr(end, "table", None) or getattr(end, "path", None) or getattr(end, "url", None) or "query"
-    return re.sub(r"//[^/@]*@|\?.*", "", where)
+    if url := getattr(end, "url", None):
+        return re.sub(r"(?<=//)[^/@]*@|\?.*", "", url)
+    return getattr(end, "table", None) or getattr(end, "path", None) or "query"
 
 
 def _report_dict(report: RunReport) -> dict[str, object]:

@@ -64,6 +64,9 @@ def check(paths: Sequence[Path]) -> list[Problem]:
     from etl import references
 
     files, problems = _read_all(paths)
+    for path in paths:
+        if path.is_dir() and not _listed(path):
+            problems.append(Problem(_shown(path), 1, 1, "there is no pipeline in this folder", hint=_FIRST))
     for file in files:
         problems += file.problems
         if file.document:
@@ -90,16 +93,17 @@ def _read_all(paths: Sequence[Path]) -> tuple[list[_File], list[Problem]]:
     problems: list[Problem] = []
     for path in paths:
         if path.is_dir():
-            listed = sorted(each for each in path.iterdir() if each.suffix in _SUFFIXES)
-            files |= {each: _read(each) for each in listed}
-            if not listed:
-                problems.append(Problem(_shown(path), 1, 1, "there is no pipeline in this folder", hint=_FIRST))
+            files |= {each: _read(each) for each in _listed(path)}
         elif path.suffix or path.exists():
             files[path] = _read(path)
         else:
             problems.append(Problem(_shown(path), 1, 1, "there is no such folder", hint="see `pivotal check --help`"))
     _tell_same_names(files.values())
     return list(files.values()), problems
+
+
+def _listed(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.suffix in _SUFFIXES)
 
 
 def _read(path: Path) -> _File:

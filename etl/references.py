@@ -11,7 +11,6 @@ from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import cache
 
-import duckdb
 from pydantic import ValidationError
 
 from errors import PivotalError, Problem, RuleError
@@ -21,7 +20,7 @@ from etl.documents import Document, KeyPath
 from etl.expressions import ExpressionError, parse, result_type
 from etl.mistakes import nearest
 from etl.pipeline import DatabaseSource, FileSource, Pipeline, Transform
-from etl.session import open_session
+from etl.session import Session
 from etl.variables import resolve
 from settings import get_settings
 
@@ -205,8 +204,8 @@ def _check_problems(document: Document, transform: Transform) -> Iterator[Proble
 
 
 @cache
-def _session() -> duckdb.DuckDBPyConnection:
-    return open_session()
+def _session() -> Session:
+    return Session()
 
 
 def _not_an_expression(document: Document, path: KeyPath, error: ExpressionError) -> Problem:

@@ -1,0 +1,273 @@
+"""`pivotal list | preview | run | quarantine`, over a real database."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from tests.cli.conftest import Pivotal
+
+ORDERS = """\
+description: Shop orders
+owners: ["team:data"]
+source:
+  type: database
+  connection: sqlite:///shop.db
+  table: orders
+transform:
+  map: {id: order_id, amt: amount, status: status}
+  convert: {amount: "decimal(18,2)"}
+  validate: {amount: {min: 0}, status: {in: [paid, test]}}
+  filter: ["status <> 'test'"]
+destination:
+  type: database
+  connection: ${PIVOTAL_WAREHOUSE_URL}
+  table: orders
+  write: merge
+  key: [order_id]
+schedule: "0 6 * * *"
+"""
+
+ROWS = [(1, "10.50", "paid"), (2, "x", "paid"), (3, "-1", "open\x1b[31m"), (4, "2", "test"), (5, "7", "paid")]
+
+
+@pytest.fixture
+def shop(project: Path) -> Path:
+    """A project with one pipeline and its source."""
+    (project / "pipelines/orders.yaml").write_text(ORDERS)
+    change(project, "CREATE TABLE orders (id INTEGER PRIMARY KEY, amt TEXT, status TEXT)")
+    with closing(sqlite3.connect(project / "shop.db")) as source:
+        source.executemany("INSERT INTO orders VALUES (?, ?, ?)", ROWS)
+        source.commit()
+    return project
+
+
+def change(project: Path, sql: str) -> None:
+    with closing(sqlite3.connect(project / "shop.db")) as source:
+        source.execute(sql)
+        source.commit()
+
+
+def loaded(project: Path) -> list[tuple[object, ...]]:
+    with duckdb.connect(str(project / "data/warehouse.duckdb"), read_only=True) as warehouse:
+        return warehouse.execute("SELECT order_id, amount::VARCHAR FROM orders ORDER BY 1").fetchall()
+
+
+# --- list -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("shop")
+def test_pipelines_are_listed_for_people_and_programs(pivotal: Pivotal) -> None:
+    assert pivotal("list").out.splitlines() == [
+        "name    source           destination      write  schedule   description",
+        "orders  database orders  database orders  merge  0 6 * * *  Shop orders",
+    ]
+    assert pivotal("list", "--json").json == [
+        {
+            "name": "orders",
+            "description": "Shop orders",
+            "group": "pipelines",
+            "owners": ["team:data"],
+            "source": "database orders",
+            "destination": "database orders",
+            "write": "merge",
+            "schedule": "0 6 * * *",
+        }
+    ]
+
+
+def test_a_secret_in_an_address_is_not_listed(shop: Path, pivotal: Pivotal) -> None:
+    source = "type: api\n  url: https://user:hunter2@api.example.com/v1?key=hunter2"
+    database = "type: database\n  connection: sqlite:///shop.db\n  table: orders"
+    (shop / "pipelines/orders.yaml").write_text(ORDERS.replace(database, source))
+    answer = pivotal("list")
+    assert "api https://api.example.com/v1 " in answer.out
+    assert "hunter2" not in answer.out
+
+
+@pytest.mark.usefixtures("project")
+def test_an_empty_project_says_what_to_do(pivotal: Pivotal) -> None:
+    answer = pivotal("list")
+    assert answer.code == 0
+    assert "Write one: docs/pipelines.md" in answer.out
+
+
+def test_listing_tells_the_mistakes_of_all_files_on_stderr(shop: Path, pivotal: Pivotal) -> None:
+    (shop / "pipelines/bad.yaml").write_text("a: [")
+    answer = pivotal("list")
+    assert (answer.code, answer.out) == (1, "")
+    assert answer.err.startswith("pipelines/bad.yaml:2:1: not YAML")
+
+
+# --- check against the source ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change_in_file", "told"),
+    [
+        (("amt: amount", "amtt: amount"), "8:29: there is no such column: 'amtt'\n  hint: did you mean `amt`?"),
+        (("map: {id: order_id, amt: amount, status: status}", 'map: {id: order_id, "*": "*"}'), "'amount'"),
+        (
+            ("table: orders\ntransform", "table: orders\n  incremental: {cursor: at}\ntransform"),
+            "7:26: there is no such",
+        ),
+    ],
+)
+def test_a_local_source_is_asked_for_its_columns(
+    shop: Path, pivotal: Pivotal, change_in_file: tuple[str, str], told: str
+) -> None:
+    (shop / "pipelines/orders.yaml").write_text(ORDERS.replace(*change_in_file))
+    answer = pivotal("check")
+    assert answer.code == 1
+    assert told in answer.out
+
+
+def test_a_source_that_is_not_there_is_no_mistake_of_the_file(shop: Path, pivotal: Pivotal) -> None:
+    change(shop, "DROP TABLE orders")
+    assert pivotal("check").code == 0
+    (shop / "shop.db").unlink()
+    assert pivotal("check").code == 0
+    assert not (shop / "shop.db").exists()
+
+
+# --- run ------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_tells_where_every_row_went(shop: Path, pivotal: Pivotal) -> None:
+    answer = pivotal("run", "orders")
+    head, row, *rest = answer.out.splitlines()
+    counts = dict(zip(head.split(), row.split(), strict=True))
+    assert answer.code == 0
+    assert [counts[name] for name in ("extracted", "loaded", "filtered", "quarantined")] == ["5", "2", "1", "2"]
+    assert rest[0].startswith("The result is in orders in duckdb:///")
+    assert rest[1].endswith("pivotal quarantine show orders")
+    assert loaded(shop) == [(1, "10.50"), (5, "7.00")]
+
+
+@pytest.mark.usefixtures("shop")
+def test_a_runs_report_has_stable_keys_for_programs(pivotal: Pivotal) -> None:
+    answer = pivotal("run", "orders", "--json")
+    assert answer.err == ""
+    assert list(answer.json) == [
+        "pipeline", "run_id", "source", "destination", "extracted", "loaded", "inserted", "updated", "filtered",
+        "quarantined", "deduplicated", "bytes_read", "seconds", "peak_memory", "state_before", "state_after", "schema",
+        "rows_per_second",
+    ]  # fmt: skip
+    assert answer.json["schema"] == {"order_id": "int64", "amount": "decimal128(18, 2)", "status": "string"}
+
+
+def test_a_failed_run_ends_with_1_and_its_hint(shop: Path, pivotal: Pivotal) -> None:
+    change(shop, "DROP TABLE orders")
+    answer = pivotal("run", "orders")
+    assert (answer.code, answer.out) == (1, "")
+    assert answer.err.startswith("Error: ")
+    assert "orders" in answer.err
+    assert "Traceback" not in answer.err
+
+
+@pytest.mark.usefixtures("shop")
+def test_a_mistyped_name_gets_the_nearest(pivotal: Pivotal) -> None:
+    for command in (("run",), ("preview",), ("quarantine", "show")):
+        answer = pivotal(*command, "order")
+        assert answer.code == 2
+        assert "there is no pipeline 'order'; did you mean 'orders'?" in answer.err
+
+
+def test_a_mistake_in_another_file_does_not_stop_a_run(shop: Path, pivotal: Pivotal) -> None:
+    (shop / "pipelines/bad.yaml").write_text("a: [")
+    assert pivotal("run", "orders").code == 0
+    assert pivotal("run", "bad").err.startswith("pipelines/bad.yaml:2:1: not YAML")
+    assert "some files have mistakes" in pivotal("run", "nosuch").err
+
+
+def test_ctrl_c_ends_a_run_with_130_one_line_and_nothing_published(shop: Path) -> None:
+    change(shop, "DELETE FROM orders")
+    many = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 500000)"
+    change(shop, f"INSERT INTO orders {many} SELECT i, '10.5', 'paid' FROM n")
+    code = (
+        "import os, signal, sys\nimport cli.output\n"
+        "def so_far(report): os.kill(os.getpid(), signal.SIGINT); return 'x'\n"
+        "cli.output.EVERY, cli.output._so_far = 0.0, so_far\n"
+        "from cli.main import main; main()"
+    )
+    command = [sys.executable, "-c", code, "run", "orders"]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(command, cwd=shop, capture_output=True, text=True, check=False, timeout=60, env=environment)
+    assert (done.returncode, done.stdout) == (130, "")
+    assert done.stderr.splitlines()[-1] == "Interrupted."
+    assert "Traceback" not in done.stderr
+    with pytest.raises(duckdb.Error):
+        loaded(shop)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+# --- preview --------------------------------------------------------------------------------------------------
+
+
+def test_a_preview_shows_source_beside_result_and_writes_nothing(shop: Path, pivotal: Pivotal) -> None:
+    answer = pivotal("preview", "orders", "--json")
+    assert [row["outcome"] for row in answer.json] == ["loaded", "broken", "broken", "filtered", "loaded"]
+    assert answer.json[0]["source"] == {"id": 1, "amt": "10.50", "status": "paid"}
+    assert answer.json[0]["result"] == {"order_id": 1, "amount": "10.50", "status": "paid"}
+    assert answer.json[1]["broken"][0]["rule"] == "convert: decimal(18,2)"
+    assert not (shop / "data/warehouse.duckdb").exists()
+
+
+@pytest.mark.usefixtures("shop")
+def test_a_preview_for_people_escapes_what_a_terminal_would_obey(pivotal: Pivotal) -> None:
+    answer = pivotal("preview", "orders", "--limit", "3")
+    assert "\x1b" not in answer.out
+    assert "status = open\\x1b[31m" in answer.out
+    assert "amount: '-1' is less than 0 (min: 0)" in answer.out
+    assert "id = 4" not in answer.out
+
+
+# --- quarantine -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("shop")
+def test_the_quarantine_is_counted_and_shown(pivotal: Pivotal) -> None:
+    pivotal("run", "orders")
+    assert pivotal("quarantine", "list").out.splitlines() == ["pipeline  rows", "orders       2"]
+    assert pivotal("quarantine", "list", "--json").json == [{"pipeline": "orders", "rows": 2}]
+    shown = {row["row"]["id"]: row for row in pivotal("quarantine", "show", "orders", "--json").json}
+    assert shown["3"]["row"] == {"id": "3", "amt": "-1", "status": "open\x1b[31m"}
+    assert [broken["rule"] for broken in shown["3"]["broken"]] == ["min: 0", "in: [paid, test]"]
+    assert shown["3"]["origin"]["table"] == "orders"
+    one = pivotal("quarantine", "show", "orders", shown["3"]["id"][:8])
+    assert "amt = -1" in one.out
+    assert "amt = x" not in one.out
+
+
+def test_rows_are_replayed_after_a_fix(shop: Path, pivotal: Pivotal) -> None:
+    pivotal("run", "orders")
+    (shop / "pipelines/orders.yaml").write_text(
+        ORDERS.replace("amount: {min: 0}, status: {in: [paid, test]}", "amount: {min: -5}")
+    )
+    answer = pivotal("quarantine", "replay", "orders", "--json")
+    assert (answer.json["extracted"], answer.json["loaded"], answer.json["quarantined"]) == (2, 1, 1)
+    assert loaded(shop) == [(1, "10.50"), (3, "-1.00"), (5, "7.00")]
+    assert [row["row"]["id"] for row in pivotal("quarantine", "show", "orders", "--json").json] == ["2"]
+
+
+@pytest.mark.usefixtures("shop")
+def test_rows_are_dropped_by_id_or_all_after_a_yes(pivotal: Pivotal) -> None:
+    pivotal("run", "orders")
+    first, _ = pivotal("quarantine", "show", "orders", "--json").json
+    assert "say which rows" in pivotal("quarantine", "drop", "orders").err
+    assert "is not the beginning of an id" in pivotal("quarantine", "drop", "orders", "no", "--yes").err
+    assert pivotal("quarantine", "drop", "orders", first["id"][:12], "--yes").out == "Dropped 1 row.\n"
+    assert "there is nobody to ask; add --yes" in pivotal("quarantine", "drop", "orders", "--all").err
+    assert pivotal("quarantine", "drop", "orders", "--all", "--yes", "--json").json == {
+        "pipeline": "orders",
+        "dropped": 1,
+    }
+    assert pivotal("quarantine", "show", "orders").out == "The quarantine is empty.\n"
