@@ -112,14 +112,14 @@ def _wider(number: pa.DataType, values: Sequence[Any]) -> pa.DataType | None:
 
 
 def _texts(values: Sequence[Any]) -> pa.Array:
-    return pa.array([value if isinstance(value, str) else _dump(value) for value in values], pa.string())
+    return pa.array([value if isinstance(value, str) else dump(value) for value in values], pa.string())
 
 
 def _json(values: Sequence[Any]) -> pa.Array:
-    return pa.ExtensionArray.from_storage(pa.json_(), pa.array(list(map(_dump, values)), pa.string()))
+    return pa.ExtensionArray.from_storage(pa.json_(), pa.array(list(map(dump, values)), pa.string()))
 
 
-def _dump(value: Any) -> str | None:  # noqa: ANN401  (JSON can be anything)
+def dump(value: Any) -> str | None:  # noqa: ANN401  (JSON can be anything)
     """A value as JSON text, numbers exactly as they were written; None if there is none."""
     if value is None:
         return None

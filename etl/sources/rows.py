@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
+import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from etl.session import open_session, quoted
 from etl.stream import BadRow, Batch, Broken, Origin
 
 BATCH_BYTES = 8 << 20
@@ -67,12 +68,21 @@ def without_refused(
 
 def as_text(rows: pa.RecordBatch) -> tuple[list[dict[str, str | None]], dict[str, str]]:
     """Rows as `BadRow` keeps them: each value as text, and the types that bring the texts back."""
-    with open_session() as session:
-        session.register("rows", rows)
+    with engine(rows=rows) as session:
         values = session.sql("SELECT * FROM rows")
         types = dict(zip(values.columns, map(str, values.types), strict=True))
-        texts = ", ".join(f"CAST({quoted(name)} AS VARCHAR) AS {quoted(name)}" for name in types)
-        return session.sql(f"SELECT {texts} FROM rows").to_arrow_table().to_pylist(), types
+        texts = session.sql("SELECT CAST(COLUMNS(*) AS VARCHAR) FROM rows")
+        return texts.to_arrow_table().to_pylist(), types
+
+
+@contextmanager
+def engine(**data: pa.RecordBatch | pa.Table) -> Iterator[duckdb.DuckDBPyConnection]:
+    """DuckDB, in UTC, with data under these names."""
+    with duckdb.connect() as session:
+        session.execute("SET TimeZone = 'UTC'")
+        for name, rows in data.items():
+            session.register(name, rows)
+        yield session
 
 
 def _refused_row(

@@ -1,0 +1,157 @@
+"""CSV: every value is text (`convert` gives types), an empty cell is NULL, a quoted empty cell is an empty text.
+
+A line with too few or too many cells goes to the quarantine, with its record number: records count from 1 after the
+header, empty lines do not count, and a quoted line break does not end a record.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+from bisect import bisect_left
+from collections.abc import Callable, Iterator
+from contextlib import closing
+
+import pyarrow as pa
+import pyarrow.csv
+
+from errors import SourceError
+from etl.pipeline import FileSource
+from etl.sources.disk import File, Stream, told
+from etl.stream import BadRow, Batch, Broken, Origin
+
+_LOG = logging.getLogger(__name__)
+_BLOCK = 8 << 20
+_BAD_AT_ONCE = 5_000
+_LONGEST_HEADER = 1 << 20
+
+
+class Delimited:
+    """Reads CSV files (`etl.sources.file.Reader`).
+
+    Args:
+        source: The dialect.
+    """
+
+    def __init__(self, source: FileSource) -> None:
+        self.position = 0
+        self._delimiter = source.delimiter
+        self._encoding = source.encoding
+
+    def names(self, file: File) -> list[str]:
+        """The header, which must name every column once."""
+        names, _ = self._header(file)
+        return names
+
+    def batches(self, file: File) -> Iterator[Batch]:
+        """The rows, block by block."""
+        names, has_rows = self._header(file)
+        if not has_rows:
+            _LOG.warning("%s has a header, but no rows", file.name)
+            return
+        bad = _Bad(file, len(names))
+        with closing(Stream(file, self._encoding)) as stream, told(file.name):
+            good = 0
+            for rows in self._rows(stream, names, bad):
+                self.position = stream.position
+                yield from bad.taken(rows.slice(0, 0))
+                yield Batch(rows, bad.origin(good))
+                good += rows.num_rows
+            yield from bad.taken(_no_rows(names))
+
+    def _header(self, file: File) -> tuple[list[str], bool]:
+        """The header, and whether anything follows."""
+        with closing(Stream(file, self._encoding)) as stream, told(file.name):
+            text = io.TextIOWrapper(io.BufferedReader(_Buffer(stream)), "utf-8", newline="")
+            lines = iter(lambda: text.readline(_LONGEST_HEADER), "")
+            try:
+                names = next((cells for cells in csv.reader(lines, delimiter=self._delimiter) if cells), None)
+            except csv.Error as error:
+                raise SourceError(f"{file.name}: the header cannot be read: {error}") from None
+            if names is None:
+                raise SourceError(f"{file.name}: is empty, without so much as a header")
+            _check_header(file, names)
+            return names, any(line.strip("\r\n") for line in lines)
+
+    def _rows(self, stream: Stream, names: list[str], bad: _Bad) -> Iterator[pa.RecordBatch]:
+        text = dict.fromkeys(names, pa.string())
+        reader = pa.csv.open_csv(
+            stream,
+            read_options=pa.csv.ReadOptions(block_size=_BLOCK, use_threads=False),  # else records are not numbered
+            parse_options=pa.csv.ParseOptions(
+                delimiter=self._delimiter, newlines_in_values=True, invalid_row_handler=bad.add
+            ),
+            convert_options=pa.csv.ConvertOptions(
+                column_types=text, strings_can_be_null=True, null_values=[""], quoted_strings_can_be_null=False
+            ),
+        )
+        if reader.schema != pa.schema(list(text.items())):
+            raise SourceError(f"the header is read in two ways: {names} and {reader.schema.names}")
+        yield from reader
+
+
+class _Bad:
+    """The records that do not have the header's number of cells, and what they mean for the numbers of the others."""
+
+    def __init__(self, file: File, width: int) -> None:
+        self._file = file
+        self._width = width
+        self._waiting: list[tuple[int, str, int]] = []
+        self._good_before: list[int] = []
+
+    def add(self, row: pa.csv.InvalidRow) -> str:
+        record = row.number - 1  # the header is Arrow's first
+        self._good_before.append(record - 1 - len(self._good_before))
+        self._waiting.append((record, row.text, row.actual_columns))
+        return "skip"
+
+    def taken(self, none: pa.RecordBatch) -> Iterator[Batch]:
+        """Batches of nothing but the bad records that have come up; few at a time, since they are Python objects."""
+        for start in range(0, len(self._waiting), _BAD_AT_ONCE):
+            rows = [self._row(*waiting) for waiting in self._waiting[start : start + _BAD_AT_ONCE]]
+            yield Batch(none, self.origin(0), bad=rows)
+        self._waiting = []
+
+    def origin(self, good: int) -> Callable[[int], Origin]:
+        """Numbers good rows, of which `good` came before: bad records before them count, too."""
+        return lambda index: self._at(good + index + 1 + bisect_left(self._good_before, good + index + 1))
+
+    def _at(self, record: int) -> Origin:
+        return {"file": self._file.name, "record": record}
+
+    def _row(self, record: int, text: str, cells: int) -> BadRow:
+        message = f"the record has {cells} cells, the header has {self._width}"
+        return BadRow({"line": text}, {}, [Broken("", "source: csv", message)], self._at(record))
+
+
+def _check_header(file: File, names: list[str]) -> None:
+    shown = ", ".join(names)[:200]
+    if not any(character.isalpha() for name in names for character in name):
+        raise SourceError(
+            f"{file.name}: has no header; its first line is: {shown}", hint="put the columns' names there"
+        )
+    for place, name in enumerate(names, 1):
+        if not name.strip():
+            raise SourceError(f"{file.name}: column {place} has no name in the header: {shown}")
+        if names.count(name) > 1:
+            raise SourceError(f"{file.name}: the header has {name!r} twice: {shown}", hint="give one another name")
+
+
+def _no_rows(names: list[str]) -> pa.RecordBatch:
+    return pa.schema([(name, pa.string()) for name in names]).empty_table().to_batches()[0]
+
+
+class _Buffer(io.RawIOBase):
+    """A `Stream` as the io module wants it."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        chunk = self._stream.read(len(buffer))
+        buffer[: len(chunk)] = chunk
+        return len(chunk)

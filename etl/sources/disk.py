@@ -1,0 +1,166 @@
+"""Files on disk as sources read them: found, decompressed, decoded; and what can be wrong with them, in words."""
+
+from __future__ import annotations
+
+import errno
+import glob
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from errors import SourceError
+from settings import get_settings
+
+_COMPRESSED = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}
+_BOM = b"\xef\xbb\xbf"
+_HINTS = {
+    errno.EACCES: "the user that reads needs the right to",
+    errno.EISDIR: "a folder; name the files in it: folder/*.csv",
+    errno.ENOTDIR: "a part of the path is a file, not a folder",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file as it was when the reading began.
+
+    Args:
+        path: Where it is.
+        name: Its path as people see it and as the state keeps it: relative to the project where it is inside.
+        version: Its size (bytes) and time of modification (nanoseconds since 1970).
+    """
+
+    path: Path
+    name: str
+    version: tuple[int, int]
+
+    @classmethod
+    def at(cls, path: Path) -> File:
+        """The file at a path, as it is now."""
+        root = get_settings().root
+        name = str(path.relative_to(root) if path.is_relative_to(root) else path)
+        with told(name):
+            found = path.stat()
+        if path.is_dir():
+            raise SourceError(f"{name}: is a folder", hint=f"name the files in it: {name}/*.csv")
+        return cls(path, name, (found.st_size, found.st_mtime_ns))
+
+    @property
+    def suffixes(self) -> tuple[str, str]:
+        """What the name says of the format and of the compression: (".csv", ".gz")."""
+        last = self.path.suffix.lower()
+        return (Path(self.path.stem).suffix.lower(), last) if last in _COMPRESSED else (last, "")
+
+
+def find(pattern: str) -> list[File]:
+    """The files of a path or a glob, sorted by path; `**` goes into folders.
+
+    Raises:
+        SourceError: A path without a wildcard leads to no file, or the folder of a glob is not there.
+    """
+    path = get_settings().path(pattern)
+    if path.exists() or not glob.has_magic(pattern):
+        return [File.at(path)]
+    folder = next(parent for parent in path.parents if not glob.has_magic(str(parent)))
+    if not folder.is_dir():
+        raise SourceError(f"{pattern}: there is no folder {folder}")
+    return [File.at(Path(found)) for found in sorted(glob.glob(str(path), recursive=True)) if Path(found).is_file()]  # noqa: PTH207  (Path.glob takes no absolute pattern)
+
+
+class Stream:
+    """The bytes of a file as UTF-8, decompressed, without a byte-order mark: what Arrow and JSON parsers read from.
+
+    Args:
+        file: The file.
+        encoding: What its text is encoded in.
+    """
+
+    closed = False
+
+    def __init__(self, file: File, encoding: str = "utf-8") -> None:
+        self.taken = 0
+        self._file = file
+        compression = _COMPRESSED.get(file.suffixes[1])
+        with told(file.name):
+            self._raw = pa.OSFile(str(file.path))
+            bytes_ = pa.CompressedInputStream(self._raw, compression) if compression else self._raw
+            self._bytes = bytes_ if _is_utf8(encoding) else pa.transcoding_input_stream(bytes_, encoding, "utf-8")
+
+    def read(self, size: int = -1) -> bytes:
+        """The next bytes; `size` at most, none at the end.
+
+        Raises:
+            SourceError: They cannot be decompressed or decoded, or are binary.
+        """
+        with told(self._file.name):
+            chunk: bytes = self._bytes.read(size if size >= 0 else None)
+        if b"\0" in chunk:
+            raise SourceError(
+                f"{self._file.name}: holds a NUL byte near byte {self.taken + chunk.index(0)}, so it is no text",
+                hint="it may be binary, or UTF-16 (say `encoding: utf-16`)",
+            )
+        if not self.taken:
+            chunk = chunk.removeprefix(_BOM)
+        self.taken += len(chunk)
+        return chunk
+
+    @property
+    def position(self) -> int:
+        """How many bytes of the file itself have been read."""
+        return int(self._raw.tell()) if not self._raw.closed else self._file.version[0]
+
+    def readable(self) -> bool:
+        """Arrow asks."""
+        return True
+
+    def close(self) -> None:
+        """Frees the file."""
+        self.closed = True
+        self._bytes.close()
+        self._raw.close()
+
+
+@contextmanager
+def told(name: str) -> Iterator[None]:
+    """Turns what can go wrong with a file inside into a `SourceError`."""
+    try:
+        yield
+    except UnicodeError as error:
+        raise _not_decoded(name, str(error)) from None
+    except pa.ArrowInvalid as error:
+        raise _refused(name, str(error)) from None
+    except OSError as error:
+        reason = error.strerror or str(error)
+        hint = _HINTS.get(error.errno or 0)
+        if "Truncated compressed" in reason:
+            reason, hint = "is cut off: its compressed data has no end", "fetch the file again"
+        elif "inflate" in reason or "bz2" in reason.lower() or "zstd" in reason.lower():
+            reason, hint = (
+                f"cannot be decompressed ({reason})",
+                "its name says that it is compressed; it is not, or it is damaged",
+            )
+        raise SourceError(f"{name}: {reason}", hint=hint) from None
+
+
+def _refused(name: str, message: str) -> SourceError:
+    if "UTF8" in message or "utf-8" in message:
+        return _not_decoded(name, message)
+    if "straddling" in message or "block size" in message:
+        return SourceError(
+            f"{name}: a record is longer than 8 MB", hint="is a quote not closed, or the line end a strange one?"
+        )
+    return SourceError(f"{name}: {message.splitlines()[0]}")
+
+
+def _not_decoded(name: str, message: str) -> SourceError:
+    return SourceError(
+        f"{name}: cannot be decoded: {message}",
+        hint="say which encoding it has: `encoding: latin-1`, cp1252, utf-16, ...",
+    )
+
+
+def _is_utf8(encoding: str) -> bool:
+    return encoding.lower().replace("_", "-") in {"utf-8", "utf8", "utf-8-sig"}

@@ -1,0 +1,91 @@
+"""JSON documents: a list of objects, or an object with such a list somewhere inside; read in a stream."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from typing import Any
+
+import ijson
+
+from errors import SourceError
+from etl.nested import Shape, dump
+from etl.sources.disk import File, Stream
+from etl.stream import BadRow, Batch, Broken, Origin
+
+_CHUNK = 4 << 20  # as Python objects, JSON takes some ten times its bytes
+
+
+class JsonDocument:
+    """Reads JSON files (`etl.sources.file.Reader`).
+
+    Args:
+        records: Where the list is (`data.items`); the document itself if None.
+    """
+
+    def __init__(self, records: str | None) -> None:
+        self.position = 0
+        self._list = records or ""
+        self._shape = Shape()
+
+    def names(self, file: File) -> None:
+        """Only reading tells; but there must be a list."""
+        with closing(Stream(file)) as stream, _told(file):
+            keys = []
+            for prefix, event, value in ijson.parse(stream):
+                if prefix == self._list and event == "start_array":
+                    return
+                if event == "map_key" and prefix == self._list.rpartition(".")[0]:
+                    keys.append(value)
+        raise SourceError(
+            f"{file.name}: " + (f"has no list at {self._list!r}" if self._list else "is an object, not a list"),
+            hint=f"say where its records are: `records: ...`; there are {', '.join(keys[:20]) or 'no keys'}",
+        )
+
+    def batches(self, file: File) -> Iterator[Batch]:
+        """The rows."""
+        number, waiting, start = 0, [], 0
+        with closing(Stream(file)) as stream, _told(file):
+            prefix = f"{self._list}.item" if self._list else "item"
+            for record in ijson.items(stream, prefix, map_type=_Object):
+                waiting.append(record)
+                if stream.taken - start >= _CHUNK:
+                    self.position, start = stream.position, stream.taken
+                    yield self._batch(file, waiting, number)
+                    number, waiting = number + len(waiting), []
+            yield self._batch(file, waiting, number)
+
+    def _batch(self, file: File, found: list[Any], before: int) -> Batch:
+        numbers = [before + place for place, record in enumerate(found, 1) if isinstance(record, dict)]
+        bad = [
+            _bad(record, {"file": file.name, "record": before + place})
+            for place, record in enumerate(found, 1)
+            if not isinstance(record, dict)
+        ]
+        rows = self._shape.records([record for record in found if isinstance(record, dict)])
+        return Batch(rows, _origin(file, numbers), bad=bad)
+
+
+class _Object(dict[str, Any]):
+    """An object in which no key stands twice."""
+
+    def __setitem__(self, key: str, value: object) -> None:
+        if key in self:
+            raise SourceError(f"the key {key!r} stands twice in one object")
+        super().__setitem__(key, value)
+
+
+@contextmanager
+def _told(file: File) -> Iterator[None]:
+    try:
+        yield
+    except ijson.JSONError as error:
+        raise SourceError(f"{file.name}: not JSON: {' '.join(str(error).split())}") from None
+
+
+def _bad(value: object, origin: Origin) -> BadRow:
+    return BadRow({"line": dump(value)}, {}, [Broken("", "source: json", "not a JSON object")], origin)
+
+
+def _origin(file: File, numbers: list[int]) -> Callable[[int], Origin]:
+    return lambda index: {"file": file.name, "record": numbers[index]}
