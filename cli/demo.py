@@ -55,12 +55,16 @@ class Line:
 @click.command()
 def demo() -> None:
     """Run the main job end to end on embedded defaults: no server, no account."""
+    import dagster as dg
+
     with ExitStack() as stack:
         sandbox, settings, children = _start(stack)
         _write_sources(settings)
+        # Before the daemon: two processes that create Dagster's SQLite storage at once break it.
+        instance = stack.enter_context(dg.DagsterInstance.get())
         children.start("dagster-daemon", [program("dagster-daemon"), "run", "-w", "workspace.yaml"], {})
         say("Pipelines: a database, a file and an API -> the warehouse and Parquet files", bold=True)
-        lines = _run_pipelines()
+        lines = _run_pipelines(instance)
         say("Webhooks: Stripe and SendGrid -> the receiver -> the event log -> tables", bold=True)
         lines.append(_run_webhooks(settings, sandbox, children))
     _show(lines)
@@ -131,7 +135,7 @@ def _write_sources(settings: Settings) -> None:
 # --- pipelines ------------------------------------------------------------------------------------------------
 
 
-def _run_pipelines() -> list[Line]:
+def _run_pipelines(instance: dg.DagsterInstance) -> list[Line]:
     """Materializes every pipeline's asset in one run of the real instance, and watches it."""
     import dagster as dg
 
@@ -139,7 +143,7 @@ def _run_pipelines() -> list[Line]:
     from definitions import pipelines
 
     names = [pipeline.name for pipeline in pipelines]
-    with dg.DagsterInstance.get() as instance, _board(names) as watcher:
+    with _board(names) as watcher:
         result = dg.materialize(
             build_assets(pipelines),
             instance=instance,
