@@ -17,7 +17,7 @@ import duckdb
 from errors import RuleError
 from etl.convert import INTEGERS, conversion, described, is_nested
 from etl.pipeline import Checks, Scalar
-from etl.session import literal
+from etl.session import Session, literal
 
 _SHOWN = 80
 """Characters of a value that a message shows."""
@@ -97,9 +97,7 @@ def conversion_rule(column: str, target: str, kind: str, read: Value, converted:
     return Rule(column, f"convert: {target}", broken, f"is not {described(kind)}", read)
 
 
-def check_rules(
-    session: duckdb.DuckDBPyConnection, column: str, checks: Checks, read: Value, value: Value
-) -> Iterator[Rule]:
+def check_rules(session: Session, column: str, checks: Checks, read: Value, value: Value) -> Iterator[Rule]:
     """The rules of one column's checks.
 
     Args:
@@ -132,9 +130,7 @@ def check_rules(
         yield Rule(column, f"not_in: [{names}]", f"{value.sql} IN ({sql})", f"is one of {names}", read)
 
 
-def _text_rules(
-    session: duckdb.DuckDBPyConnection, column: str, checks: Checks, read: Value, value: Value
-) -> Iterator[Rule]:
+def _text_rules(session: Session, column: str, checks: Checks, read: Value, value: Value) -> Iterator[Rule]:
     given = {key: each for key in ("min_length", "max_length", "pattern") if (each := getattr(checks, key)) is not None}
     if given and value.type not in {"VARCHAR", '"NULL"'}:
         raise RuleError(
@@ -153,9 +149,9 @@ def _text_rules(
         yield Rule(column, f"pattern: {checks.pattern}", differs, f"does not match {checks.pattern}", read)
 
 
-def _check_pattern(session: duckdb.DuckDBPyConnection, column: str, pattern: str) -> None:
+def _check_pattern(session: Session, column: str, pattern: str) -> None:
     try:
-        session.execute("SELECT regexp_full_match('', ?)", [pattern]).fetchall()
+        session.run("SELECT regexp_full_match('', ?)", pattern)
     except duckdb.Error as error:
         reason = str(error).splitlines()[0].partition(": ")[2]
         raise RuleError(
@@ -168,7 +164,7 @@ def _check_pattern(session: duckdb.DuckDBPyConnection, column: str, pattern: str
 class _Comparison:
     """Turns values of the file into literals of a column's type."""
 
-    session: duckdb.DuckDBPyConnection
+    session: Session
     column: str
     value: Value
 
@@ -196,7 +192,7 @@ class _Comparison:
             fits = conversion(text, "VARCHAR", compared)
         except KeyError:  # a type that `convert` does not have: TIME
             fits, compared = f"TRY_CAST({text} AS {kind})", kind
-        if self.session.sql(f"SELECT {fits}").fetchall()[0][0] is None:
+        if self.session.run(f"SELECT {fits}")[0][0] is None:
             self._refuse(check, value, described(compared) if compared != "TIME" else "a time")
         return f"CAST({text} AS {kind if compared == 'DOUBLE' else compared})"
 

@@ -101,30 +101,32 @@ def described(kind: str) -> str:
     return f"a decimal of at most {precision - scale} digits before the point and {scale} after it"
 
 
-def conversion(value: str, source: str, kind: str) -> str:
+def conversion(value: str, source: str, kind: str, cast: str = "") -> str:
     """A value in another type, as SQL; NULL if the value is, or if it does not convert exactly.
 
     Args:
         value: The value, as SQL; a name, or something as cheap (it is used several times).
         source: Its type, as DuckDB calls it.
         kind: The type to have, as `engine_type` gives it.
+        cast: A column that has TRY_CAST(value AS kind), to save the engine doing it several times.
 
     Raises:
         NoConversionError: No value of the type `source` can convert.
     """
+    cast = cast or f"TRY_CAST({value} AS {kind})"
     if source == kind:
         return value
     if source == '"NULL"':
         return f"CAST({value} AS {kind})"
     if source == "VARCHAR":
-        return _from_text(value, kind)
+        return _from_text(value, kind, cast)
     if kind == "VARCHAR":
         return _to_text(value, source)
     if kind == "JSON" and is_nested(source):
         return f"CASE WHEN {value} IS NOT NULL THEN to_json({value}) END"
     if not _related(source, kind):
         raise NoConversionError(f"the column is a {source}, which cannot become {described(kind)}")
-    return _from_related(value, source, kind)
+    return _from_related(value, source, kind, cast)
 
 
 def is_nested(kind: str) -> bool:
@@ -150,15 +152,14 @@ def _to_text(value: str, source: str) -> str:
     return f"CAST({value} AS VARCHAR)"
 
 
-def _from_related(value: str, source: str, kind: str) -> str:
+def _from_related(value: str, source: str, kind: str, cast: str) -> str:
     if kind == "DOUBLE":
         return _to_double(value, source)
-    result = f"TRY_CAST({value} AS {kind})"
-    back = f"TRY_CAST({result} AS {source})"
+    back = f"TRY_CAST({cast} AS {source})"
     if source in _FLOATS and kind.startswith("DECIMAL"):
-        result = f"TRY_CAST(CAST({value} AS VARCHAR) AS {kind})"
-        back = f"TRY_CAST(CAST({result} AS VARCHAR) AS {source})"
-    return f"CASE WHEN {back} = {value} THEN {result} END"
+        cast = f"TRY_CAST(CAST({value} AS VARCHAR) AS {kind})"
+        back = f"TRY_CAST(CAST({cast} AS VARCHAR) AS {source})"
+    return f"CASE WHEN {back} = {value} THEN {cast} END"
 
 
 def _to_double(value: str, source: str) -> str:
@@ -171,32 +172,20 @@ def _to_double(value: str, source: str) -> str:
 # --- from text ------------------------------------------------------------------------------------------------
 
 
-def _from_text(text: str, kind: str) -> str:
+def _from_text(text: str, kind: str, cast: str) -> str:
     if kind == "BOOLEAN":
         return _boolean(text)
     if kind == "JSON":
-        return f"CASE WHEN strict_json({text}) THEN TRY_CAST({text} AS JSON) END"
+        return f"CASE WHEN strict_json({text}) THEN {cast} END"
     if kind == "DOUBLE":
-        return _double(text)
-    result = f"TRY_CAST({text} AS {kind})"
-    trimmed = f"TRY_CAST({_trimmed(text)} AS {kind})"
-    # The engine's casts are lenient (1_000, 0x1f, 24:00, rounding), so a text must look right, too. A text that the
-    # engine would itself write for the value does: telling that is cheaper than a regular expression.
-    return (
-        f"CASE WHEN {_is_canonical(text, result, kind)} THEN {result} "
-        f"WHEN {_looks_like(text, _pattern(kind))} THEN {trimmed} END"
-    )
-
-
-def _is_canonical(text: str, result: str, kind: str) -> str:
-    if kind == "TIMESTAMP":
-        text = f"replace({text}, 'T', ' ')"
-    if kind in _INSTANT:
-        text = f"replace(replace({text}, 'T', ' '), 'Z', '+00')"
-    same = f"CAST({result} AS VARCHAR) = {text}"
+        return _double(text, cast)
+    # The engine's casts are lenient (1_000, 0x1f, 24:00, rounding), so a text must look right, too. One that the
+    # engine would itself write for the value does; telling that is cheaper than a regular expression.
+    same = f"CAST({cast} AS VARCHAR) = {text}"
     if kind in _LOCAL | _INSTANT:  # not infinity, nor before Christ
-        same += f" AND {result} BETWEEN CAST('0001-01-01' AS {kind}) AND CAST('9999-12-31' AS {kind})"
-    return same
+        same += f" AND {cast} BETWEEN CAST('0001-01-01' AS {kind}) AND CAST('9999-12-31' AS {kind})"
+    trimmed = f"TRY_CAST({_trimmed(text)} AS {kind})"
+    return f"CASE WHEN {same} THEN {cast} WHEN {_looks_like(text, _pattern(kind))} THEN {trimmed} END"
 
 
 def _pattern(kind: str) -> str:
@@ -206,11 +195,10 @@ def _pattern(kind: str) -> str:
     return rf"[+-]?(\d+(\.\d{{0,{scale}}}0*)?|\.\d{{0,{scale}}}0*)"
 
 
-def _double(text: str) -> str:
-    result = f"TRY_CAST({text} AS DOUBLE)"
+def _double(text: str, cast: str) -> str:
     return (
-        f"CASE WHEN {_looks_like(text, _PATTERNS['DOUBLE'])} AND ({result} BETWEEN -{_SAFE} AND {_SAFE} "
-        f"OR (isfinite({result}) AND regexp_matches({text}, '[eE]'))) THEN {result} END"
+        f"CASE WHEN {_looks_like(text, _PATTERNS['DOUBLE'])} AND ({cast} BETWEEN -{_SAFE} AND {_SAFE} "
+        f"OR (isfinite({cast}) AND regexp_matches({text}, '[eE]'))) THEN {cast} END"
     )
 
 

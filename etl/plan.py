@@ -1,15 +1,15 @@
-"""Rules, compiled once for a schema: one SELECT that judges every row, and one that says what is wrong with bad rows.
+"""Rules, compiled once for a schema: one SELECT that judges every row, one that says what is wrong with a bad one.
 
-In SQL the data's columns are r0, r1, ..., converted values v0, ..., derived ones d0, ..., predicates p0, .... An
-expression is a macro whose parameters are the columns that it names, so no name can be mistaken for another. Derived
-values and predicates come wrapped, `TRY({'v': ...})`: the whole is NULL if it fails, and `v` is NULL if that is its
-value.
+In SQL the data's columns are r0, r1, ..., casts c0, ..., converted values v0, ..., derived ones d0, ..., predicates
+p0, .... An expression is a macro whose parameters are the columns that it names, so no name can be mistaken for
+another. Derived values and predicates come wrapped, `TRY({'v': ...})`: the whole is NULL if it fails, and `v` is NULL
+if that is its value.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import duckdb
@@ -21,7 +21,7 @@ from etl.convert import INTEGERS, NoConversionError, conversion, engine_type, is
 from etl.expressions import Expression, ExpressionError, parse, result_type
 from etl.mapping import Mapped, mapped_columns, unknown_column
 from etl.pipeline import Transform
-from etl.session import quoted
+from etl.session import ROWS, Session, Statement, quoted
 
 GOOD, BROKEN, FILTERED = range(3)
 """What a row is, in the column `status` of `Plan.judge`."""
@@ -51,20 +51,20 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Rules for one schema.
+    """Rules for one schema, prepared.
 
     Args:
-        judge: SELECT over `rows`, one row each: `status`; o0, ... (outputs that are not kept); k0, h0, n0, ... (key,
-            hash and presence of the value that rule 0 wants unique).
-        diagnose: SELECT over `rows`, one row each: t0, ... (the data's columns as text); b0, ... (whether the row
-            breaks rule 0, ...); s0_0, ... (what the message of rule 0 shows).
+        judge: Answers, one row each: `status`; o0, ... (outputs that are not kept); k0, h0, n0, ... (key, hash and
+            presence of the value that rule 0 wants unique).
+        diagnose: Answers, one row each: the data's columns as text; for each rule whether the row breaks it, and the
+            texts that its message shows.
         types: Column of the data -> its DuckDB type.
         rules: The rules.
         outputs: The columns of the result.
     """
 
-    judge: str
-    diagnose: str
+    judge: Statement
+    diagnose: Statement
     types: Mapping[str, str]
     rules: Sequence[Rule]
     outputs: Sequence[Output]
@@ -75,7 +75,7 @@ class Plan:
         return {number: rule.column for number, rule in enumerate(self.rules) if rule.text == "unique"}
 
 
-def compile_plan(session: duckdb.DuckDBPyConnection, transform: Transform, schema: pa.Schema) -> Plan:
+def compile_plan(session: Session, transform: Transform, schema: pa.Schema) -> Plan:
     """Compiles rules for a schema.
 
     Args:
@@ -89,39 +89,45 @@ def compile_plan(session: duckdb.DuckDBPyConnection, transform: Transform, schem
     draft = _Draft(session, mapped_columns(transform, schema), schema)
     for name, target in transform.convert.items():
         draft.convert(name, target)
+    draft.layer()
     for name, checks in transform.checks.items():
         draft.rules += check_rules(session, name, checks, draft.read[name], draft.values[name])
     for number, (name, text) in enumerate(transform.derive.items()):
         draft.derive(f"d{number}", name, text)
+        draft.layer()
     for number, text in enumerate(transform.filter):
         draft.filter(f"p{number}", text)
+    draft.layer()
     return draft.plan()
 
 
 class _Draft:
     """A plan in the making: each step adds its rule, and a layer around the SELECT so far."""
 
-    def __init__(self, session: duckdb.DuckDBPyConnection, columns: Sequence[Mapped], schema: pa.Schema) -> None:
-        self._session = session
-        self._types = _source_types(session, schema)
-        kinds = _types(session, [column.sql for column in columns])
+    def __init__(self, session: Session, columns: Sequence[Mapped], schema: pa.Schema) -> None:
+        self._session, self._schema = session, schema
+        self._types = {field.name: _source_type(session, field) for field in schema}
+        kinds = session.types(schema, [column.sql for column in columns])
         self._columns = {column.name: column for column in columns}
         self.read = {column.name: Value(column.sql, kind) for column, kind in zip(columns, kinds, strict=True)}
         self.values = dict(self.read)
         self.rules: list[Rule] = []
         self._conditions: list[str] = []
-        self._rows = "rows"
+        self._rows = ROWS
+        self._casts: list[str] = []
+        self._items: list[str] = []
 
     def convert(self, name: str, target: str) -> None:
-        read = self.read[name]
+        read, number = self.read[name], len(self.rules)
         try:
             kind = engine_type(target)
-            converted = conversion(read.sql, read.type, kind)
+            converted = conversion(read.sql, read.type, kind, f"c{number}")
         except NoConversionError as error:
             raise RuleError(f"convert: {name}: {target}: {error}") from None
         if converted != read.sql:
-            value = Value(f"v{len(self.rules)}", kind)
-            self._layer(f"{converted} AS {value.sql}")
+            value = Value(f"v{number}", kind)
+            self._casts.append(f"TRY_CAST({read.sql} AS {kind}) AS c{number}")
+            self._items.append(f"{converted} AS {value.sql}")
             self.values[name] = value
             self.rules.append(conversion_rule(name, target, kind, read, value.sql))
 
@@ -150,12 +156,15 @@ class _Draft:
     def plan(self) -> Plan:
         outputs = [self._output(name) for name in self.values]
         return Plan(
-            judge=f"SELECT {', '.join(self._judgement(outputs))} FROM {self._rows}",
-            diagnose=f"SELECT {', '.join(self._diagnosis())} FROM {self._rows}",
+            judge=self._prepared(self._judgement(outputs)),
+            diagnose=self._prepared(self._diagnosis()),
             types=self._types,
             rules=tuple(self.rules),
             outputs=outputs,
         )
+
+    def _prepared(self, items: Iterable[str]) -> Statement:
+        return self._session.prepare(f"SELECT {', '.join(items)} FROM {self._rows}", self._schema)
 
     def _judgement(self, outputs: Sequence[Output]) -> Iterator[str]:
         broken = " OR ".join(f"({rule.broken})" for rule in self.rules) or "false"
@@ -173,11 +182,10 @@ class _Draft:
 
     def _diagnosis(self) -> Iterator[str]:
         for number, kind in enumerate(self._types.values()):
-            yield f"{_as_text(Value(f'r{number}', kind))} AS t{number}"
-        for number, rule in enumerate(self.rules):
-            yield f"({rule.broken}) IS TRUE AS b{number}"
-            for place, value in enumerate(rule.shown):
-                yield f"{_as_text(value)} AS s{number}_{place}"
+            yield _as_text(Value(f"r{number}", kind))
+        for rule in self.rules:
+            yield f"({rule.broken}) IS TRUE"
+            yield from map(_as_text, rule.shown)
 
     def _output(self, name: str) -> Output:
         value = self.values[name]
@@ -193,8 +201,12 @@ class _Draft:
         yield f"CAST({other} AS UBIGINT) AS h{number}"
         yield f"{value.sql} IS NOT NULL AS n{number}"
 
-    def _layer(self, item: str) -> None:
-        self._rows = f"(SELECT *, {item} FROM {self._rows})"
+    def layer(self) -> None:
+        """Ends a layer: what follows may use what it has."""
+        for items in (self._casts, self._items):
+            if items:
+                self._rows = f"(SELECT *, {', '.join(items)} FROM {self._rows})"
+                items.clear()
 
     def _typed(self, section: str, text: str) -> tuple[Expression, dict[str, Value], str]:
         """An expression, the values that it uses, and its type."""
@@ -221,7 +233,7 @@ class _Draft:
 
     def _macro(self, alias: str, expression: Expression, used: Mapping[str, Value]) -> str:
         parameters = ", ".join(quoted(name) for name in used)
-        self._session.execute(f"CREATE OR REPLACE TEMP MACRO {alias}({parameters}) AS ({expression.sql})")
+        self._session.run(f"CREATE OR REPLACE TEMP MACRO {alias}({parameters}) AS ({expression.sql})")
         return f"{alias}({', '.join(value.sql for value in used.values())})"
 
     def _try(self, alias: str, expression: Expression, call: str, used: Mapping[str, Value]) -> None:
@@ -234,7 +246,7 @@ class _Draft:
         zero = " OR ".join(f"{value.sql} = 0" for value in used.values() if is_numeric(value.type))
         if zero and _MAY_DIVIDE.search(expression.sql):
             attempt = f"CASE WHEN {zero} THEN {attempt} ELSE {attempt} END"
-        self._layer(f"{attempt} AS {alias}")
+        self._items.append(f"{attempt} AS {alias}")
 
     def _failure(self, column: str, rule: str, alias: str, says: str, used: Mapping[str, Value]) -> None:
         self.rules.append(Rule(column, rule, f"{alias} IS NULL", says, used=used))
@@ -246,36 +258,19 @@ def _as_text(value: Value) -> str:
     return f"CAST({value.sql} AS VARCHAR)" if plain == value.type else f"CAST(CAST({value.sql} AS {plain}) AS VARCHAR)"
 
 
-def _source_types(session: duckdb.DuckDBPyConnection, schema: pa.Schema) -> dict[str, str]:
-    """The DuckDB types of the data's columns.
+def _source_type(session: Session, field: pa.Field) -> str:
+    """The DuckDB type of a column of the data.
 
     Raises:
-        RuleError: A column has a type that would not come out of the quarantine as it went in.
+        RuleError: It has a type that would not come out of the quarantine as it went in.
     """
-    types = {}
-    for number, field in enumerate(schema):
-        session.register("rows", pa.table({f"r{number}": pa.array([], field.type)}))
-        try:
-            types[field.name] = _types(session, [f"r{number}"])[0]
-        except duckdb.Error:
-            raise _unreadable(field) from None
-        if "duration[ns]" in str(field.type):
-            raise _unreadable(field)
-    session.register("rows", renamed(schema.empty_table()))
-    return types
-
-
-def renamed(rows: pa.Table | pa.RecordBatch) -> pa.Table:
-    """The data with the names that a plan knows: r0, r1, ..."""
-    return pa.table(rows.columns, names=[f"r{number}" for number in range(rows.num_columns)])
-
-
-def _types(session: duckdb.DuckDBPyConnection, items: Sequence[str]) -> list[str]:
-    return [str(kind) for kind in session.sql(f"SELECT {', '.join(items)} FROM rows").types]
-
-
-def _unreadable(field: pa.Field) -> RuleError:
-    return RuleError(
-        f"column {field.name} has the type {field.type}, which the rules cannot read exactly",
-        hint="read it as another type: leave the column out, or CAST it in the source's query",
-    )
+    try:
+        (kind,) = session.types(pa.schema([field]), ["r0"])
+    except duckdb.Error:
+        kind = ""
+    if not kind or "duration[ns]" in str(field.type):
+        raise RuleError(
+            f"column {field.name} has the type {field.type}, which the rules cannot read exactly",
+            hint="read it as another type: leave the column out, or CAST it in the source's query",
+        )
+    return kind

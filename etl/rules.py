@@ -13,19 +13,23 @@ Every batch goes through one SELECT, without a copy of what no rule touches; onl
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
+from typing import Any, TypeVar
 
 import duckdb
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from errors import RuleError
 from etl.pipeline import Transform
-from etl.plan import BROKEN, FILTERED, GOOD, Plan, compile_plan, renamed
-from etl.session import open_session
+from etl.plan import BROKEN, FILTERED, GOOD, Plan, compile_plan
+from etl.session import Session
 from etl.stream import BadRow, Batch, Broken, Origin, Transformed
 from etl.unique import Mask, Seen, UniqueColumn, Values, duplicates
+
+T = TypeVar("T")
 
 
 class Rules:
@@ -41,7 +45,7 @@ class Rules:
 
     def __init__(self, transform: Transform, *, threads: int = 1) -> None:
         self._transform = transform
-        self._session = open_session(threads)
+        self._session = Session(threads)
         self._plans: dict[pa.Schema, Plan] = {}
         self._columns: dict[str, pa.Field] = {}
         self._seen: dict[str, Seen] = {}
@@ -56,14 +60,14 @@ class Rules:
             return Transformed(batch.rows, (), 0)
         rows = self._complete(batch.rows)
         plan = self._plan(rows.schema)
-        judged = self._select(plan.judge, rows)
+        judged = _run(plan.judge.table, rows)
         status = _numbers(judged, "status").copy()
         duplicate = self._duplicates(plan, judged, status == BROKEN)
         for mask in duplicate.values():
             status[mask] = BROKEN
         return Transformed(
             good=_result(plan, rows, judged, status == GOOD),
-            bad=self._diagnosed(plan, rows, np.flatnonzero(status == BROKEN), duplicate, batch.origin),
+            bad=tuple(_diagnosed(plan, rows, np.flatnonzero(status == BROKEN), duplicate, batch.origin)),
             filtered=int(np.count_nonzero(status == FILTERED)),
         )
 
@@ -97,13 +101,6 @@ class Rules:
             self._plans[schema] = compile_plan(self._session, self._transform, schema)
         return self._plans[schema]
 
-    def _select(self, query: str, rows: pa.RecordBatch) -> pa.Table:
-        self._session.register("rows", renamed(rows))
-        try:
-            return self._session.sql(query).to_arrow_table()
-        except duckdb.Error as error:
-            raise RuleError(f"the rules cannot be run: {str(error).splitlines()[0]}") from error
-
     def _duplicates(self, plan: Plan, judged: pa.Table, broken: Mask) -> dict[int, Mask]:
         """For each `unique` rule, by its number, the rows that break it."""
         if not plan.unique:
@@ -118,29 +115,33 @@ class Rules:
         ]
         return dict(zip(plan.unique, duplicates(columns, broken), strict=True))
 
-    def _diagnosed(
-        self,
-        plan: Plan,
-        rows: pa.RecordBatch,
-        bad: np.ndarray[Any, np.dtype[np.intp]],
-        duplicate: dict[int, Mask],
-        origin: Callable[[int], Origin],
-    ) -> list[BadRow]:
-        if not bad.size:
-            return []
-        found = self._select(plan.diagnose, rows.take(pa.array(bad)))
-        broken: list[list[Broken]] = [[] for _ in bad]
+
+def _diagnosed(
+    plan: Plan,
+    rows: pa.RecordBatch,
+    bad: NDArray[np.intp],
+    duplicate: Mapping[int, Mask],
+    origin: Callable[[int], Origin],
+) -> Iterator[BadRow]:
+    """The rows for the quarantine, with everything that is wrong with them."""
+    for row, answers in zip(
+        bad.tolist(), _run(plan.diagnose.tuples, rows.take(pa.array(bad))) if bad.size else (), strict=True
+    ):
+        answer = iter(answers)
+        texts = {column: next(answer) for column in plan.types}
+        broken = []
         for number, rule in enumerate(plan.rules):
-            breaks = duplicate[number][bad] if number in duplicate else _numbers(found, f"b{number}")
-            texts = [found[f"s{number}_{place}"] for place in range(len(rule.shown))]
-            for row in np.flatnonzero(breaks).tolist():
-                message = rule.message([text[row].as_py() for text in texts])
-                broken[row].append(Broken(rule.column, rule.text, message))
-        columns = [found[f"t{number}"].to_pylist() for number in range(len(plan.types))]
-        return [
-            BadRow(dict(zip(plan.types, texts, strict=True)), plan.types, tuple(why), origin(row))
-            for row, why, *texts in zip(bad.tolist(), broken, *columns, strict=True)
-        ]
+            breaks, *shown = islice(answer, 1 + len(rule.shown))
+            if breaks or (number in duplicate and duplicate[number][row]):
+                broken.append(Broken(rule.column, rule.text, rule.message(shown)))
+        yield BadRow(texts, plan.types, tuple(broken), origin(row))
+
+
+def _run(run: Callable[[pa.RecordBatch], T], rows: pa.RecordBatch) -> T:
+    try:
+        return run(rows)
+    except duckdb.Error as error:
+        raise RuleError(f"the rules cannot be run: {str(error).splitlines()[0]}") from error
 
 
 def _result(plan: Plan, rows: pa.RecordBatch, judged: pa.Table, good: Mask) -> pa.RecordBatch:

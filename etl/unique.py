@@ -38,6 +38,8 @@ class Values:
     def merged(self, other: Values) -> Values:
         """Both, by key."""
         both = Values(np.concatenate([self.keys, other.keys]), np.concatenate([self.hashes, other.hashes]))
+        if not len(self) or self.keys[-1] <= other.keys[0]:
+            return both
         return both[np.argsort(both.keys, kind="stable")]
 
     def among(self, run: Values) -> Mask:
