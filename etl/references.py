@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 
+import duckdb
 from pydantic import ValidationError
 
 from errors import PivotalError, Problem, RuleError
@@ -74,17 +76,28 @@ def _is_local(pipeline: Pipeline) -> bool:
 
 
 def _is_there(connection: str) -> bool:
-    """Whether a database is an SQLite or DuckDB file that exists: connecting would create it."""
-    kind, _, file = connection.partition(":///")
-    return kind.split("+")[0] in {"sqlite", "duckdb"} and get_settings().path(file.partition("?")[0]).is_file()
+    """Whether a database is a file that can be read now: SQLite's, or DuckDB's while nobody writes to it."""
+    kind, _, place = connection.partition(":///")
+    file = get_settings().path(place.partition("?")[0])
+    return file.is_file() and (kind == "sqlite" or (kind == "duckdb" and _is_free(file)))
+
+
+def _is_free(file: Path) -> bool:
+    """Whether no other process holds a DuckDB file: the source would wait for it."""
+    try:
+        duckdb.connect(file, read_only=True).close()
+    except duckdb.Error:
+        return False
+    return True
 
 
 def _ask(pipeline: Pipeline) -> list[str] | None:
     """What the source says itself; a source that cannot be read now is no mistake of the file."""
     from etl.sources import open_source
 
+    everything = pipeline.source.model_copy(update={"incremental": None})  # its cursor is looked for here
     try:
-        return open_source(pipeline).columns()
+        return open_source(pipeline.model_copy(update={"source": everything})).columns()
     except PivotalError:
         return None
 

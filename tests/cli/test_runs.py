@@ -113,11 +113,11 @@ def test_listing_tells_the_mistakes_of_all_files_on_stderr(shop: Path, pivotal: 
 @pytest.mark.parametrize(
     ("change_in_file", "told"),
     [
-        (("amt: amount", "amtt: amount"), "8:29: there is no such column: 'amtt'\n  hint: did you mean `amt`?"),
+        (("amt: amount", "amtt: amount"), "8:23: there is no such column: 'amtt'\n  hint: did you mean `amt`?"),
         (("map: {id: order_id, amt: amount, status: status}", 'map: {id: order_id, "*": "*"}'), "'amount'"),
         (
             ("table: orders\ntransform", "table: orders\n  incremental: {cursor: at}\ntransform"),
-            "7:26: there is no such",
+            "7:25: there is no such",
         ),
     ],
 )
