@@ -31,7 +31,11 @@ class Shape:
         self._fields: dict[str, Shape] = {}
 
     def records(self, records: Sequence[Mapping[str, Any]]) -> pa.RecordBatch:
-        """JSON objects as rows; every field that was ever seen is a column."""
+        """JSON objects as rows; every field that was ever seen is a column.
+
+        Raises:
+            RecursionError: An object is nested too deeply.
+        """
         columns = self._columns(records)
         if not columns:
             return pa.RecordBatch.from_struct_array(pa.array([{} for _ in records], pa.struct([])))
@@ -125,7 +129,9 @@ def dump(value: Any) -> str | None:  # noqa: ANN401  (JSON can be anything)
         return None
     try:
         return orjson.dumps(value, default=_exact).decode()
-    except orjson.JSONEncodeError:  # an integer of more than 64 bits
+    except orjson.JSONEncodeError as error:
+        if "64-bit" not in str(error):
+            raise RecursionError(str(error)) from None
         return orjson.dumps(_decimals(value), default=_exact).decode()
 
 

@@ -139,7 +139,7 @@ def _check_header(file: File, names: list[str]) -> None:
 
 
 def _no_rows(names: list[str]) -> pa.RecordBatch:
-    return pa.schema([(name, pa.string()) for name in names]).empty_table().to_batches()[0]
+    return pa.record_batch([pa.nulls(0, pa.string()) for _ in names], names=names)
 
 
 class _Buffer(io.RawIOBase):

@@ -45,10 +45,14 @@ class JsonDocument:
     def batches(self, file: File) -> Iterator[Batch]:
         """The rows."""
         number, waiting, start = 0, [], 0
+        twice: list[str] = []
         with closing(Stream(file)) as stream, _told(file):
             prefix = f"{self._list}.item" if self._list else "item"
-            for record in ijson.items(stream, prefix, map_type=_Object):
+            for record in ijson.items(stream, prefix, map_type=_objects(twice)):
                 waiting.append(record)
+                if twice:
+                    where = f"record {number + len(waiting)}"
+                    raise SourceError(f"{file.name}: {where}: the key {twice[0]!r} stands twice in one object")
                 if stream.taken - start >= _CHUNK:
                     self.position, start = stream.position, stream.taken
                     yield self._batch(file, waiting, number)
@@ -66,13 +70,16 @@ class JsonDocument:
         return Batch(rows, _origin(file, numbers), bad=bad)
 
 
-class _Object(dict[str, Any]):
-    """An object in which no key stands twice."""
+def _objects(twice: list[str]) -> type[dict[str, Any]]:
+    """Objects that tell in `twice` which key came twice: ijson swallows what they would raise."""
 
-    def __setitem__(self, key: str, value: object) -> None:
-        if key in self:
-            raise SourceError(f"the key {key!r} stands twice in one object")
-        super().__setitem__(key, value)
+    class Object(dict[str, Any]):
+        def __setitem__(self, key: str, value: object) -> None:
+            if key in self:
+                twice.append(key)
+            super().__setitem__(key, value)
+
+    return Object
 
 
 @contextmanager
@@ -81,6 +88,8 @@ def _told(file: File) -> Iterator[None]:
         yield
     except ijson.JSONError as error:
         raise SourceError(f"{file.name}: not JSON: {' '.join(str(error).split())}") from None
+    except RecursionError:
+        raise SourceError(f"{file.name}: is nested too deeply") from None
 
 
 def _bad(value: object, origin: Origin) -> BadRow:
