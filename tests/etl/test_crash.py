@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import random
-import signal
 import time
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -28,12 +27,11 @@ def test_a_run_killed_at_any_moment_and_started_again_ends_as_if_undisturbed(
     kind: str, request: pytest.FixtureRequest
 ) -> None:
     backend = make_backend(kind, request)
-    writes = ["append", "replace"] + (["merge"] if kind != "parquet" else [])
-    write = random.choice(writes)
-    needed = _seconds(_start(run_until, backend, write, 3))
+    write = random.choice(["append", "replace"] if kind == "parquet" else ["append", "replace", "merge"])
+    needed = _seconds(_start(run_until, backend, write, 2))
 
     for number in range(1, RUNS + 1):
-        cursor = 3 * (number + 1)
+        cursor = 2 * (number + 1)
         running = _start(run_until, backend, write, cursor)
         time.sleep(random.uniform(0, needed))  # the moment is what is tested
         _kill(running)
@@ -65,8 +63,7 @@ def _start(work: Any, backend: Backend, write: str, *more: int) -> BaseProcess:
 
 
 def _kill(process: BaseProcess) -> None:
-    assert process.pid
-    os.kill(process.pid, signal.SIGKILL)
+    process.kill()
     process.join()
 
 
