@@ -92,13 +92,15 @@ class _Reading:
     def __iter__(self) -> Iterator[Batch]:
         waiting = _Records()
         for page, (answer, records) in enumerate(self._pages(), 1):
-            waiting.add(records, answer.url, page)
-            waiting.size += len(answer.body)
+            if records:
+                waiting.add(records, answer.url, page)
+                waiting.size += len(answer.body)
             self.bytes_read += len(answer.body)
             if waiting.size >= _CHUNK:
                 yield self._batch(waiting)
                 waiting = _Records()
-        yield self._batch(waiting)
+        if waiting.size:
+            yield self._batch(waiting)
 
     def state(self) -> State | None:
         """The newest cursor, and the records at its edge."""

@@ -57,7 +57,8 @@ class JsonDocument:
                     self.position, start = stream.position, stream.taken
                     yield self._batch(file, waiting, number)
                     number, waiting = number + len(waiting), []
-            yield self._batch(file, waiting, number)
+            if waiting:
+                yield self._batch(file, waiting, number)
 
     def _batch(self, file: File, found: list[Any], before: int) -> Batch:
         numbers = [before + place for place, record in enumerate(found, 1) if isinstance(record, dict)]

@@ -86,8 +86,9 @@ def _handler(web: Web) -> type[BaseHTTPRequestHandler]:
             self.close_connection = reply.status is None or bool(reply.promised)
             if reply.status is None:
                 return
-            self.send_response(reply.status)
-            for name, value in {"Content-Type": "application/json", **reply.headers}.items():
+            self.send_response_only(reply.status)
+            usual = {"Content-Type": "application/json", "Date": self.date_time_string()}
+            for name, value in {**usual, **reply.headers}.items():
                 self.send_header(name, value)
             if reply.status != 204:
                 self.send_header("Content-Length", str(len(reply.content) + reply.promised))
