@@ -1,17 +1,23 @@
 """Group commit for coroutines: what arrives while a commit is under way shares the next one.
 
-To put a commit on the disk costs milliseconds, whether it holds one event or hundreds.
+To put a commit on the disk costs milliseconds, whether it holds one event or hundreds. Under load, a line in the
+process's log a request would cost more than all else that is done for it: there is one a commit.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
+import time
 from collections.abc import Sequence
+from contextvars import Context
 from dataclasses import dataclass
 from itertools import islice
 
 from events.envelope import Event
 from events.log import EventLog
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +58,8 @@ class GroupCommit:
         request = _Request(events, asyncio.get_running_loop().create_future())
         self._waiting.append(request)
         if self._committing is None:
-            self._committing = asyncio.create_task(self._commit_waiting())
+            # In a context of its own: a commit belongs to no single request.
+            self._committing = asyncio.create_task(self._commit_waiting(), context=Context())
         return await request.answer
 
     async def _commit_waiting(self) -> None:
@@ -63,11 +70,16 @@ class GroupCommit:
 
     async def _commit(self, group: Sequence[_Request]) -> None:
         events = [event for request in group for event in request.events]
+        started = time.perf_counter()
         try:
-            flags = iter(await asyncio.to_thread(self._log.publish, events))
+            flags = await asyncio.to_thread(self._log.publish, events)
         except Exception as error:  # noqa: BLE001  (whatever it is, everyone who waits must hear of it)
             for request in group:
                 request.settle(error)
         else:
+            answers = iter(flags)
             for request in group:
-                request.settle(list(islice(flags, len(request.events))))
+                request.settle(list(islice(answers, len(request.events))))
+            seconds = round(time.perf_counter() - started, 4)
+            told = {"requests": len(group), "events": len(events), "new": sum(flags), "seconds": seconds}
+            logger.info("events stored", extra=told)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -80,17 +79,11 @@ class Receiver:
 
     def _endpoint(self, provider: Provider) -> Callable[[Request], Awaitable[Response]]:
         async def receive(request: Request) -> Response:
-            started = time.perf_counter()
             try:
                 events = await self._verified(provider, request)
                 new = sum(await self._commit.publish(events))
             except Exception as error:  # noqa: BLE001  (whatever it is, the provider must send the event again)
                 return _refuse(provider, error)
-            seconds = round(time.perf_counter() - started, 4)
-            logger.info(
-                "webhook stored",
-                extra={"provider": provider.name, "events": len(events), "new": new, "seconds": seconds},
-            )
             return JSONResponse({"received": len(events), "new": new})
 
         return receive
