@@ -151,7 +151,7 @@ def _jars() -> Path:
 
 
 def _resolve(maven: str, jars: Path) -> None:
-    goal = ["dependency:copy-dependencies", f"-DoutputDirectory={jars}"]
+    goal = ["org.apache.maven.plugins:maven-dependency-plugin:copy-dependencies", f"-DoutputDirectory={jars}"]
     result = subprocess.run(
         [maven, "-q", "-B", "-ntp", "-f", str(_POM), *goal],
         check=False,
@@ -160,9 +160,9 @@ def _resolve(maven: str, jars: Path) -> None:
         stdin=subprocess.DEVNULL,
     )
     if result.returncode:
-        what = (result.stdout.strip() or result.stderr.strip()).splitlines()[:1]
+        said = re.search(r"\[ERROR\] (.*)", result.stdout + result.stderr)
         unavailable(
             "Kafka",
-            f"Maven could not fetch Kafka's jars ({' '.join(what)})",
+            f"Maven could not fetch Kafka's jars ({said[1] if said else f'exit code {result.returncode}'})",
             "let it reach its repository, or set PIVOTAL_TEST_KAFKA=host:port",
         )
