@@ -40,7 +40,7 @@ class Metadata(BaseModel):
         causation_id: The id of the event that led to this one.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     source: Name
     dedupe_key: Name
@@ -65,7 +65,7 @@ class Event(BaseModel):
         metadata: Who caused it.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     type: str = Field(pattern=r"^[a-z0-9_]+(\.[a-z0-9_]+)*$", max_length=200)
     aggregate_type: Name

@@ -68,3 +68,10 @@ def test_every_attribute_that_is_missing_is_named() -> None:
 def test_an_event_without_an_aggregate_is_refused() -> None:
     with pytest.raises(ValueError, match="aggregate_id"):
         Event.model_validate(event().model_dump() | {"aggregate_id": ""})
+
+
+def test_an_error_does_not_show_what_the_event_holds() -> None:
+    with pytest.raises(ValueError, match="data") as raised:
+        Event.model_validate(event().model_dump() | {"data": ["whsec_secret"]})
+
+    assert "whsec_secret" not in str(raised.value)
