@@ -6,6 +6,7 @@ from contextlib import closing
 
 import uvicorn
 
+from errors import PivotalError
 from events.log import open_log
 from gateway.app import create_app
 from gateway.logs import log_to_stderr
@@ -26,17 +27,23 @@ def serve(settings: Settings) -> None:
 
     Raises:
         EventLogError: The event log cannot be opened.
-        SystemExit: The port is taken.
+        PivotalError: The port is taken, or not ours to take.
     """
     log_to_stderr()
     with closing(open_log(settings.events_url)) as log:
-        uvicorn.run(
-            create_app(settings, log),
-            host=settings.gateway_host,
-            port=settings.gateway_port,
-            limit_concurrency=CONNECTIONS,
-            timeout_graceful_shutdown=GRACE,
-            log_config=None,
-            access_log=False,
-            server_header=False,
-        )
+        try:
+            uvicorn.run(
+                create_app(settings, log),
+                host=settings.gateway_host,
+                port=settings.gateway_port,
+                limit_concurrency=CONNECTIONS,
+                timeout_graceful_shutdown=GRACE,
+                log_config=None,
+                access_log=False,
+                server_header=False,
+            )
+        except SystemExit:  # how uvicorn says that it could not start, after a log line that says why
+            raise PivotalError(
+                f"the gateway cannot listen on {settings.gateway_host}:{settings.gateway_port}",
+                hint="end what listens there, or set PIVOTAL_GATEWAY_PORT",
+            ) from None

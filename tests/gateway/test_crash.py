@@ -188,8 +188,9 @@ def test_a_taken_port_is_told_without_a_traceback(start: Callable[[], Child], tm
         check=False,
     )
 
-    assert second.returncode != 0
+    assert second.returncode == 1
     assert "address already in use" in second.stderr
+    assert f"Error: the gateway cannot listen on 127.0.0.1:{child.port}" in second.stderr
     assert "Traceback" not in second.stderr
 
 
