@@ -66,7 +66,7 @@ def demo() -> None:
         say("Pipelines: a database, a file and an API -> the warehouse and Parquet files", bold=True)
         lines = _run_pipelines(instance)
         say("Webhooks: Stripe and SendGrid -> the receiver -> the event log -> tables", bold=True)
-        lines.append(_run_webhooks(settings, sandbox, children))
+        lines.append(_run_webhooks(settings, sandbox, children, instance))
     _show(lines)
 
 
@@ -169,7 +169,7 @@ def _line(name: str, metadata: Mapping[str, dg.MetadataValue[Any]]) -> Line:
 
 @contextmanager
 def _board(names: Sequence[str]) -> Iterator[RunProgress]:
-    """Shows all pipelines at once while they run; says nothing where there is no terminal."""
+    """Shows all pipelines at once while they run; a line a batch where there is no terminal."""
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
@@ -181,9 +181,13 @@ def _board(names: Sequence[str]) -> Iterator[RunProgress]:
 
         class Board(RunProgress):
             def watch(self, log: logging.Logger) -> Callable[[RunReport], None]:  # noqa: ARG002
-                return lambda report: progress.update(
-                    tasks[report.pipeline], told=f"{report.extracted:,} rows read, {report.quarantined:,} quarantined"
-                )
+                return show
+
+        def show(report: RunReport) -> None:
+            told = f"{report.extracted:,} rows read, {report.quarantined:,} quarantined"
+            progress.update(tasks[report.pipeline], told=told)
+            if progress.disable:
+                say(f"  {report.pipeline}: {told}")
 
         yield Board()
 
@@ -191,13 +195,19 @@ def _board(names: Sequence[str]) -> Iterator[RunProgress]:
 # --- webhooks -------------------------------------------------------------------------------------------------
 
 
-def _run_webhooks(settings: Settings, sandbox: Running, children: Children) -> Line:
+def _run_webhooks(settings: Settings, sandbox: Running, children: Children, instance: dg.DagsterInstance) -> Line:
     """Lets things happen at Stripe and SendGrid, and follows their webhooks to the tables."""
+    import dagster as dg
+
     from etl.destinations.warehouse import open_warehouse
     from events.log import open_log
     from projections import PATTERNS
     from projections.apply import position
 
+    going_on = dg.RunsFilter(
+        job_name="process_landed_events",
+        statuses=[dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED],
+    )
     started = time.monotonic()
     warehouse = open_warehouse(settings.warehouse_url)
     with closing(open_log(settings.events_url)) as log:
@@ -207,6 +217,7 @@ def _run_webhooks(settings: Settings, sandbox: Running, children: Children) -> L
         say(f"  {sent} events sent and acknowledged; {len(landed)} are new")
         if landed:
             _wait("the sensor's run", children, lambda: position(log, warehouse) >= landed[-1].sequence)
+            _wait("the end of the run", children, lambda: not instance.get_runs(going_on))
         dead = sum(before < letter.recorded.sequence for letter in log.dead())
     return Line(
         "webhooks",

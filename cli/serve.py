@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -70,7 +70,8 @@ def dev(port: int) -> None:
         click.echo(
             f"Dagster http://127.0.0.1:{port}   receiver {gateway_url}   sandbox {sandbox.url}   (Ctrl-C ends all)"
         )
-        children.wait()
+        with suppress(KeyboardInterrupt):  # the way to end it
+            children.wait()
 
 
 def program(name: str) -> Path:
