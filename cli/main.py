@@ -27,7 +27,8 @@ from errors import ConfigError, PivotalError
 if TYPE_CHECKING:
     from pydantic import ValidationError
 
-DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
+DONE, FAILED, INTERRUPTED = 0, 1, 130
+_DUCKDB_INTERRUPTED = "Query interrupted"  # what a Ctrl-C becomes inside a query: a RuntimeError
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -68,7 +69,7 @@ def answer(arguments: Sequence[str]) -> int:
 def _tell(error: Exception, arguments: Sequence[str]) -> int:
     """Prints what went wrong; returns the exit code."""
     as_json = "--json" in arguments
-    if isinstance(error, click.Abort):
+    if isinstance(error, click.Abort) or str(error) == _DUCKDB_INTERRUPTED:
         say("Interrupted.", error=True)
         return INTERRUPTED
     if isinstance(error, click.ClickException) and not as_json:

@@ -104,8 +104,11 @@ def test_debug_shows_the_traceback_of_a_bug(pivotal: Pivotal, failing: list[Base
     assert "Traceback" in pivotal("--debug", "fail").err
 
 
-def test_ctrl_c_ends_with_130_and_one_line(pivotal: Pivotal, failing: list[BaseException]) -> None:
-    failing.append(KeyboardInterrupt())
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("Query interrupted")])
+def test_ctrl_c_ends_with_130_and_one_line(
+    pivotal: Pivotal, failing: list[BaseException], error: BaseException
+) -> None:
+    failing.append(error)
     answer = pivotal("fail")
     assert (answer.code, answer.err.strip()) == (130, "Interrupted.")
 
