@@ -57,7 +57,7 @@ def _rich_table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Se
     from rich.table import Table
     from rich.text import Text
 
-    made = Table(box=box.SIMPLE_HEAD)
+    made = Table(box=box.SIMPLE_HEAD, header_style="")
     for name, to_right in zip(columns, right, strict=True):
         made.add_column(name, justify="right" if to_right else "left", overflow="fold")
     for row in rows:

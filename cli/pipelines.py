@@ -133,12 +133,9 @@ def show_report(report: RunReport, *, as_json: bool) -> None:
     if as_json:
         say_json(_report_dict(report) | {"rows_per_second": per_second})
         return
-    counts = ("extracted", "loaded", "inserted", "updated", "filtered", "quarantined", "deduplicated")
-    numbers = [getattr(report, name) for name in counts]
-    table(
-        ("pipeline", *counts, "seconds", "rows/s"), [[report.pipeline, *numbers, round(report.seconds, 2), per_second]]
-    )
-    say(f"The result is in {report.destination}.")
+    counts = ("extracted", "loaded", "  inserted", "  updated", "filtered", "quarantined", "deduplicated")
+    table((report.pipeline, "rows"), [(name, getattr(report, name.strip())) for name in counts])
+    say(f"{report.seconds:.2f} s, {per_second:,} rows/s. The result is in {report.destination}.")
     if report.quarantined:
         say(f"See what was set aside, and why: pivotal quarantine show {report.pipeline}", fg="yellow")
 
