@@ -16,7 +16,8 @@ import pyarrow as pa
 
 from errors import DestinationError
 from etl.destinations.disk import database_file, disk_errors
-from etl.destinations.sql import Name, SqlWarehouse
+from etl.destinations.sql import Name
+from etl.destinations.transaction import SqlWarehouse
 from etl.destinations.types import INTERVAL, JSON, Column
 from settings import get_settings
 

@@ -11,7 +11,8 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 import pyarrow as pa
 
 from errors import DestinationError
-from etl.destinations.sql import Name, SqlWarehouse
+from etl.destinations.sql import Name
+from etl.destinations.transaction import SqlWarehouse
 from etl.destinations.types import INTERVAL, JSON, Column
 from etl.session import quoted
 from settings import get_settings

@@ -205,13 +205,12 @@ def _by_engine(array: pa.Array, expression: str, label: str) -> pa.Array:
     """What an SQL expression makes of `value`."""
     import duckdb
 
-    from etl.session import open_session
-
-    try:
-        with open_session() as engine:
+    with duckdb.connect() as engine:
+        engine.execute("SET TimeZone = 'UTC'")
+        try:
             result = engine.from_arrow(pa.table({"value": array})).project(f"{expression} AS value").to_arrow_table()
-    except duckdb.Error as error:
-        raise DestinationError(f"{label}: {error}", hint="convert the column to string") from None
+        except duckdb.Error as error:
+            raise DestinationError(f"{label}: {error}", hint="convert the column to string") from None
     return result["value"].combine_chunks()
 
 

@@ -1,0 +1,130 @@
+"""What the SQL warehouses share: one transaction of tables, quarantine and state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from etl.destinations import quarantine
+from etl.destinations.spool import Spool
+from etl.destinations.sql import Database, Table
+from etl.destinations.state import parse_state, state_to_arrow
+from etl.destinations.warehouse import Target, Writer
+from etl.destinations.writers import Loader, Merger, Spooled
+from etl.session import quoted
+from etl.stream import BadRow, Quarantined, State
+
+QUARANTINE = Target("_pivotal_quarantine", "merge", key=("id",))
+STATE = Target("_pivotal_state", "merge", key=("name",))
+
+
+class SqlTransaction:
+    """`Transaction` of every SQL warehouse.
+
+    Args:
+        connect: Opens the database, inside a transaction.
+        spool: The folder where rows wait, for a database that lets one write at a time; None if it lets many.
+    """
+
+    def __init__(self, connect: Callable[[], Database], spool: Path | None) -> None:
+        self._connect, self._spool = connect, spool
+        self._stack = ExitStack()
+        self._open: Database | None = None
+        self._quarantine: Writer | None = None
+
+    def writer(self, target: Target) -> Writer:
+        """See `Transaction.writer`."""
+        writer = (Merger if target.write == "merge" else Loader)(self._database, target)
+        return Spooled(self._stack.enter_context(Spool(self._spool)), writer) if self._spool else writer
+
+    def quarantine(self, name: str, run_id: str, rows: Sequence[BadRow]) -> None:
+        """See `Transaction.quarantine`."""
+        if rows:
+            self._quarantine = self._quarantine or self.writer(QUARANTINE)
+            self._quarantine.write(quarantine.to_arrow(quarantine.quarantined(name, run_id, rows)))
+
+    def drop_quarantined(self, name: str, ids: Sequence[str]) -> int:
+        """See `Transaction.drop_quarantined`."""
+        table = Table(self._database(), QUARANTINE)
+        if not table.exists:
+            return 0
+        dropped = 0
+        for start in range(0, len(ids), 500):
+            some = ids[start : start + 500]
+            marks = ", ".join("?" * len(some))
+            sql = f"DELETE FROM {table.name.sql} WHERE pipeline = ? AND id IN ({marks})"
+            dropped += self._database().run(sql, [name, *some])
+        return dropped
+
+    def save_state(self, name: str, run_id: str, state: State) -> None:
+        """See `Transaction.save_state`."""
+        writer = Merger(self._database, STATE)
+        writer.write(state_to_arrow(name, run_id, state))
+        writer.finish()
+
+    def commit(self) -> None:
+        """See `Transaction.commit`."""
+        if self._quarantine:
+            self._quarantine.finish()
+        if self._open:
+            self._open.commit()
+        self._stack.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def _database(self) -> Database:
+        if self._open is None:
+            self._open = self._stack.enter_context(closing(self._connect()))
+        return self._open
+
+
+@dataclass(frozen=True, slots=True)
+class SqlWarehouse:
+    """`Warehouse` of every SQL database.
+
+    Args:
+        label: The URL, without its password.
+        connect: Opens the database inside a transaction that may write (True) or only reads (False).
+        exists: Whether there is a database already; reading makes none.
+        spool: See `SqlTransaction`.
+    """
+
+    label: str
+    connect: Callable[[bool], Database]
+    exists: Callable[[], bool]
+    spool: Path | None = None
+
+    def transaction(self) -> SqlTransaction:
+        """See `Warehouse.transaction`."""
+        return SqlTransaction(lambda: self.connect(True), self.spool)
+
+    def state(self, name: str) -> State | None:
+        """See `Warehouse.state`."""
+        rows = self._read(STATE, "state", "WHERE name = ?", [name])
+        return parse_state(str(rows[0][0])) if rows else None
+
+    def quarantined(self, name: str, limit: int | None = None) -> list[Quarantined]:
+        """See `Warehouse.quarantined`."""
+        columns = ", ".join(f"CAST({quoted(column)} AS text)" for column in quarantine.SCHEMA.names)
+        order = "WHERE pipeline = ? ORDER BY quarantined_at, id"
+        rows = self._read(QUARANTINE, columns, order + (f" LIMIT {limit:d}" if limit is not None else ""), [name])
+        return [quarantine.from_values(row) for row in rows]
+
+    def _read(self, target: Target, columns: str, rest: str, values: Sequence[str]) -> list[tuple[object, ...]]:
+        if not self.exists():
+            return []
+        with closing(self.connect(False)) as database:
+            name = database.name(target.table)
+            if not database.columns(name):
+                return []
+            return database.query(f"SELECT {columns} FROM {name.sql} {rest}", values)
