@@ -72,7 +72,10 @@ class DuckDB:
         names = [name if schema == "main" else f"{schema}.{name}" for schema, name in found]
         if table.removeprefix("main.").lower() not in {name.lower() for name in names}:
             raise SourceError(f"{self._shown}: there is no table {table!r}", hint=nearest(table, names, "it has"))
-        return ".".join(quoted(part) for part in table.split(".", 1))
+        with self._errors():  # a file and a schema of the same name would be ambiguous
+            database = self._connection.sql("SELECT current_database()").fetchall()[0][0]
+        schema, _, name = table.rpartition(".")
+        return ".".join(quoted(part) for part in (database, schema or "main", name))
 
     def columns(self, relation: str) -> list[Column]:
         """See `Connection.columns`."""

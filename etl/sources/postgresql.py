@@ -32,11 +32,11 @@ _AS_THEY_ARE = {
 }  # fmt: skip
 _LAST_NANOSECOND_HOUR = 2_562_047  # an interval's time part arrives in nanoseconds, in 64 bits
 
-# How ADBC shows an infinite value: PostgreSQL's largest and smallest number, moved from 2000 to 1970 with a wrap.
-_INFINITE = {
-    "date": {-(2**31) + 10_956: "infinity", -(2**31) + 10_957: "-infinity"},
-    "timestamp": {-(2**63) + 946_684_799_999_999: "infinity", -(2**63) + 946_684_800_000_000: "-infinity"},
-}
+# ADBC moves dates from PostgreSQL's epoch (2000) to Arrow's (1970) and lets them wrap: an infinite one, or a timestamp
+# after 294247-01-10, is then before 4714 BC, where PostgreSQL's time begins.
+_FIRST = {"date": -2_440_588, "timestamp": -210_866_803_200_000_000}
+_INFINITE = {-(2**31) + 10_956, -(2**63) + 946_684_799_999_999}
+_MINUS_INFINITE = {-(2**31) + 10_957, -(2**63) + 946_684_800_000_000}
 _NAN = -(2**63)
 
 
@@ -210,7 +210,7 @@ def _numeric(field: pa.Field, column: Callable[..., Column]) -> Column:
 
 def _from_scaled(kind: pa.DataType) -> Finish:
     def finish(numbers: pa.Array) -> tuple[pa.Array, Mapping[int, str]]:
-        numbers, found = _without(numbers, {_NAN: "NaN"})
+        numbers, found = _without(numbers, pc.equal(numbers, _NAN), lambda _: "NaN")
         wide = numbers.cast(pa.decimal128(19, 0))
         return pa.Array.from_buffers(kind, len(wide), wide.buffers(), wide.null_count, wide.offset), found
 
@@ -219,27 +219,32 @@ def _from_scaled(kind: pa.DataType) -> Finish:
 
 def _from_text(kind: pa.DataType) -> Finish:
     def finish(texts: pa.Array) -> tuple[pa.Array, Mapping[int, str]]:
-        texts, found = _without(texts, {"NaN": "NaN"})
+        texts, found = _without(texts, pc.equal(texts, "NaN"), str)
         return texts.cast(kind), found
 
     return finish
 
 
 def _finite(kind: str) -> Finish:
-    values = _INFINITE["date" if kind == "date" else "timestamp"]
-    number = pa.int32() if kind == "date" else pa.int64()
+    first = _FIRST["date" if kind == "date" else "timestamp"]
 
     def finish(moments: pa.Array) -> tuple[pa.Array, Mapping[int, str]]:
-        numbers, found = _without(moments.view(number), values)
-        return (numbers.view(moments.type) if found else moments), found
+        numbers = moments.view(pa.int32() if kind == "date" else pa.int64())
+        numbers, found = _without(numbers, pc.less(numbers, first), _beyond)
+        return numbers.view(moments.type), found
 
     return finish
 
 
-def _without(array: pa.Array, values: Mapping[Any, str]) -> tuple[pa.Array, Mapping[int, str]]:
-    """The array with NULL in place of certain values, and where they stood."""
-    if not array.null_count < len(array) or pc.min(array).as_py() > max(values):
+def _beyond(number: int) -> str:
+    if number in _INFINITE:
+        return "infinity"
+    return "-infinity" if number in _MINUS_INFINITE else f"{number + 2**64} microseconds after 1970"
+
+
+def _without(array: pa.Array, mask: pa.Array, told: Callable[[Any], str]) -> tuple[pa.Array, Mapping[int, str]]:
+    """The array with NULL where the mask is true, and what stood there."""
+    if not pc.any(mask).as_py():
         return array, {}
-    mask = pc.is_in(array, value_set=pa.array(list(values), array.type))
     places = pc.indices_nonzero(mask).to_pylist()
-    return pc.if_else(mask, None, array), {place: values[array[place].as_py()] for place in places}
+    return pc.if_else(mask, None, array), {place: told(array[place].as_py()) for place in places}

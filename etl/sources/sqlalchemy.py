@@ -84,6 +84,7 @@ class SqlAlchemy:
 
     def __init__(self, engine: Any, shown: str) -> None:  # noqa: ANN401  (SQLAlchemy's engine has no short type)
         self._engine, self._shown = engine, shown
+        self._cursor: Any = None
         self._tables: dict[str, tuple[str | None, str]] = {}
         self._types: dict[str, pa.DataType | None] = {}
         self.bounded = engine.dialect.name not in _SNAPSHOTS
@@ -159,12 +160,16 @@ class SqlAlchemy:
         with self._errors():
             options = {"stream_results": True, "max_row_buffer": _ROWS}
             result = self._connection.execute(_statement(sql), _named(values), execution_options=options)
-            scales = [(entry[4], entry[5]) for entry in result.cursor.description]
+            self._cursor = result.cursor
+            scales = [(entry[4], entry[5]) for entry in self._cursor.description]
             for rows in result.partitions(_ROWS):
                 yield self._batch(list(result.keys()), list(zip(*rows, strict=True)), scales)
 
     def close(self) -> None:
-        """See `Connection.close`. The connection is cut: drivers would read a stream to its end."""
+        """See `Connection.close`. The connection is cut; pymysql would first read an unfinished stream to its end."""
+        unfinished: Any = getattr(self._cursor, "_result", None)
+        if getattr(unfinished, "unbuffered_active", False):
+            unfinished.unbuffered_active = False
         self._connection.invalidate()
         self._connection.close()
         self._engine.dispose()

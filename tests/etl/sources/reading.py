@@ -7,11 +7,16 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
+import duckdb
 import pyarrow as pa
+from sqlalchemy import create_engine
+from sqlalchemy.engine import make_url
+from sqlalchemy.pool import NullPool
 
 from etl.pipeline import Pipeline
 from etl.sources import open_source
 from etl.stream import BadRow, Origin, Source, State
+from settings import get_settings
 
 DESTINATION = {"type": "database", "connection": "duckdb:///nowhere.duckdb", "table": "t"}
 
@@ -59,3 +64,17 @@ def read(source: Mapping[str, Any], state: State | None = None, write: str = "ap
         result.state = reading.state()
         result.bytes_read = reading.bytes_read
     return result
+
+
+def execute(url: str, *statements: str) -> None:
+    """Runs statements in a database, in one transaction."""
+    kind, _, file = url.partition(":///")
+    if kind == "duckdb":
+        with duckdb.connect(get_settings().path(file)) as duck:
+            duck.execute(";".join(statements))
+        return
+    address = f"sqlite:///{get_settings().path(file)}" if kind == "sqlite" else url
+    engine = create_engine(make_url(address.replace("postgresql:", "postgresql+psycopg:")), poolclass=NullPool)
+    with engine.begin() as connection:
+        for statement in statements:
+            connection.exec_driver_sql(statement)
