@@ -58,7 +58,7 @@ def _asset(pipeline: Pipeline, upstream: dg.AssetKey) -> dg.AssetsDefinition:
         from etl.run import run_pipeline
 
         try:
-            report = run_pipeline(pipeline, run_id=context.run_id, progress=progress.watch(context.log))
+            report = run_pipeline(pipeline, run_id=context.run.run_id, progress=progress.watch(context.log))
         except PivotalError as error:
             raise _failure(error, context.retry_number) from None
         yield dg.MaterializeResult(metadata=metadata(pipeline, upstream, report), check_results=checks(report))

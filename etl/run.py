@@ -153,7 +153,7 @@ def _only_run_of(pipeline: Pipeline) -> Iterator[None]:
 
 def _invalid(pipeline: Pipeline, bad: BadRow) -> InvalidRowsError:
     origin = ", ".join(f"{key} {value}" for key, value in bad.origin.items())
-    rules = "; ".join(f"{broken.column}: {broken.message} ({broken.rule})" for broken in bad.broken)
+    rules = "; ".join(f"{broken.column or 'row'}: {broken.message} ({broken.rule})" for broken in bad.broken)
     return InvalidRowsError(
         f"pipeline {pipeline.name}: a row broke a rule ({origin}): {rules}",
         hint="nothing was loaded; mend the row, or say `on_invalid: quarantine` to set such rows aside",
