@@ -121,7 +121,7 @@ class _Bad:
         return {"file": self._file.name, "record": record}
 
     def _row(self, record: int, text: str, cells: int) -> BadRow:
-        message = f"the record has {cells} cells, the header has {self._width}"
+        message = f"the record has {cells} cell{'s' * (cells != 1)}, the header has {self._width}"
         return BadRow({"line": text}, {}, [Broken("", "source: csv", message)], self._at(record))
 
 

@@ -17,6 +17,7 @@ from settings import get_settings
 _COMPRESSED = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}
 _BOM = b"\xef\xbb\xbf"
 _HINTS = {
+    errno.ENOENT: "check `path`; a relative one starts from the project's root (PIVOTAL_ROOT)",
     errno.EACCES: "the user that reads needs the right to",
     errno.EISDIR: "a folder; name the files in it: folder/*.csv",
     errno.ENOTDIR: "a part of the path is a file, not a folder",
@@ -66,7 +67,7 @@ def find(pattern: str) -> list[File]:
         return [File.at(path)]
     folder = next(parent for parent in path.parents if not glob.has_magic(str(parent)))
     if not folder.is_dir():
-        raise SourceError(f"{pattern}: there is no folder {folder}")
+        raise SourceError(f"{pattern}: there is no folder {folder}", hint=_HINTS[errno.ENOENT])
     return [File.at(Path(found)) for found in sorted(glob.glob(str(path), recursive=True)) if Path(found).is_file()]  # noqa: PTH207  (Path.glob takes no absolute pattern)
 
 
