@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 
 import duckdb
 import pyarrow as pa
@@ -78,11 +79,17 @@ def as_text(rows: pa.RecordBatch) -> tuple[list[dict[str, str | None]], dict[str
 @contextmanager
 def engine(**data: pa.RecordBatch | pa.Table) -> Iterator[duckdb.DuckDBPyConnection]:
     """DuckDB, in UTC, with data under these names."""
-    with duckdb.connect() as session:
+    with _database().cursor() as session:
         session.execute("SET TimeZone = 'UTC'")
         for name, rows in data.items():
             session.register(name, rows)
         yield session
+
+
+@cache
+def _database() -> duckdb.DuckDBPyConnection:
+    """An empty database in memory; what is registered in one of its cursors is that cursor's own."""
+    return duckdb.connect(config={"threads": 1})
 
 
 def _refused_row(

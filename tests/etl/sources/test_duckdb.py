@@ -31,7 +31,8 @@ def test_types_arrive_exact() -> None:
         URL,
         """CREATE TABLE t AS SELECT 1::TINYINT tiny, 18446744073709551615::UBIGINT big, 1.10::DECIMAL(12,2) price,
         170141183460469231731687303715884105::HUGEINT huge, 0.1::DOUBLE rate, 'nan'::DOUBLE none, true ok,
-        '007' AS name, DATE '2024-01-01' AS day, TIME '12:34:56.789' AS clock, TIMESTAMP '2024-01-01 00:00:00.123456' AS at,
+        '007' AS name, DATE '2024-01-01' AS day, TIME '12:34:56.789' AS clock, TIMESTAMP '2024-01-01 00:00:00.123456'
+        AS at,
         TIMESTAMPTZ '2024-01-01 02:00:00+02' instant, TIMETZ '12:00:00+02' clockz, 'a'::ENUM('a', 'b') kind,
         UUID '00000000-0000-0000-0000-00000000002a' AS u, '{"a":1.10}'::JSON j, [1, 2] AS list, MAP {'a': 1} AS map,
         {'city': 'Bonn', 'geo': {'lat': 1}} nested, '101'::BIT bits, 'x'::BLOB raw""",
