@@ -33,7 +33,7 @@ _CONSTANTS = {"": None, "~": None, "null": None, "Null": None, "NULL": None} | {
     word: word.lower() == "true" for word in ("true", "True", "TRUE", "false", "False", "FALSE")
 }
 _SECRETS = {"auth", "connection", "headers"}
-_SECRET_LINE = re.compile(r"((token|password|key|connection|authorization)\b.{0,3}:).*", re.IGNORECASE)
+_SECRET_LINE = re.compile(r"((token|password|secret|key|connection|authorization|url)\b.{0,3}:).*", re.IGNORECASE)
 _HINTS = {
     "mapping values are not allowed": (
         "look here and in the line above: keys of one mapping are indented alike, a colon has a space after it, and a "
@@ -215,6 +215,8 @@ class _Composer:
             return self._mapping(event, path)
         if isinstance(event, yaml.SequenceStartEvent):
             return self._sequence(event, path)
+        if "\0" in event.value:
+            raise self._refuse(event, "a NUL character", "remove it")
         self._document.values[path] = self._place(event)
         return _scalar(event)
 
@@ -222,7 +224,7 @@ class _Composer:
         self._document.values[path] = self._place(start)
         data: dict[str, object] = {}
         while not isinstance(event := self._next(), yaml.MappingEndEvent):
-            if not isinstance(event, yaml.ScalarEvent) or event.tag is not None:
+            if not isinstance(event, yaml.ScalarEvent) or event.tag is not None or "\0" in event.value:
                 raise self._refuse(
                     event, "a key that is no text", "write `key: value`; put a text with brackets in quotes"
                 )

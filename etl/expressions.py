@@ -40,7 +40,9 @@ _CLOCK = {
 _CLOCK_WORDS = {"current_date", "current_time", "current_timestamp", "localtime", "localtimestamp"}
 _READS_FILES = {"json_serialize_plan"}  # it plans the query in its argument, and so opens the files named there
 
-_NEEDS_TYPES = ("Could not choose a best candidate function", "collations are only supported")
+_NEEDS_TYPES = (  # what the engine says where only the type of an unknown column is missing
+    "Could not choose a best candidate function", "collations are only supported", "must be a STRUCT", "needs an ENUM",
+)  # fmt: skip
 
 _ALLOWED = {
     "BETWEEN", "CASE", "CAST", "COLLATE", "COLUMN_REF", "COMPARISON", "CONJUNCTION", "CONSTANT", "FUNCTION", "LAMBDA",

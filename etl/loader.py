@@ -103,7 +103,10 @@ def _read_all(paths: Sequence[Path]) -> tuple[list[_File], list[Problem]]:
 
 
 def _listed(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.suffix in _SUFFIXES)
+    try:
+        return sorted(path for path in folder.iterdir() if path.suffix in _SUFFIXES)
+    except OSError as error:
+        raise ConfigError([Problem(_shown(folder), 1, 1, f"cannot be read: {error.strerror}")]) from None
 
 
 def _read(path: Path) -> _File:

@@ -85,7 +85,7 @@ def _duration(value: object) -> object:
 def _cron(value: str) -> str:
     five = "write five fields, minute hour day month weekday: '*/15 * * * *'"
     if len(value.split()) != 5:
-        raise ValueError(f"not a cron expression: {len(value.split())} fields; {five}")
+        raise ValueError(f"not a cron expression: it has not 5 fields, but {len(value.split())}; {five}")
     try:
         CronSim(value, datetime(2024, 1, 1))  # noqa: DTZ001  (only the five fields are looked at)
     except CronSimError as error:
@@ -119,6 +119,10 @@ def _encoding(value: str) -> str:
 
 def _pattern(pattern: str) -> WithJsonSchema:
     return WithJsonSchema({"type": "string", "pattern": f"^({pattern})$"})
+
+
+def _without_default(schema: dict[str, Any]) -> None:
+    schema.pop("default")
 
 
 Name = Annotated[str, AfterValidator(plain_name), _pattern(_NAME)]
@@ -360,7 +364,11 @@ Destination = Annotated[DatabaseDestination | FileDestination, Field(discriminat
 class Pipeline(Model):
     """One pipeline: what is read, by which rules it becomes what is written."""
 
-    name: Name = Field("", description="Told by the file's name if not given.", validate_default=False)
+    name: Name = Field(
+        "",
+        description="Told by the file's name if not given.",
+        json_schema_extra=_without_default,
+    )
     description: Text = Field(description="What it brings, for those who use the result.")
     owners: list[Owner] = Field([], description="team:name or an email address.")
     group: Name = Field("pipelines", description="Its group in Dagster.")

@@ -23,6 +23,7 @@ _VARIABLE = re.compile(r"\$\{(?:([A-Za-z_]\w*)(?::-([^}]*))?\})?")
 _BARE = re.compile(r"\$[A-Za-z_]\w*")
 _ADDRESSES = ("connection", "path", "url")
 _FILLED_IN = ("source", "destination")
+_FORM = "write ${NAME} or ${NAME:-default}"
 _PREFIX = "PIVOTAL_"
 
 
@@ -43,8 +44,10 @@ def resolve(text: str) -> str:
     """
 
     def value(found: re.Match[str]) -> str:
+        if not found[1]:
+            raise PivotalError("a `${` that starts no variable", hint=_FORM)
         if (filled := _lookup(found)) is None:
-            raise PivotalError(f"the environment variable {found[1]} is not set", hint=_where_to_set(found[1] or ""))
+            raise PivotalError(f"the environment variable {found[1]} is not set", hint=_where_to_set(found[1]))
         return filled
 
     return _VARIABLE.sub(value, text)
@@ -64,7 +67,7 @@ def find_problems(document: Document) -> Iterator[Problem]:
 def _variable_problems(document: Document, path: KeyPath, found: re.Match[str]) -> Iterator[Problem]:
     message, hint = "", ""
     if not found[1]:
-        message, hint = "not a variable", "write ${NAME} or ${NAME:-default}"
+        message, hint = "not a variable", _FORM
     elif path[0] not in _FILLED_IN:
         message, hint = "a variable that is not filled in here", "variables stand under `source` and `destination` only"
     elif _lookup(found) is None:
@@ -95,9 +98,12 @@ def _from_dotenv(name: str) -> str | None:
 
 
 def _from_settings(name: str) -> str | None:
-    from settings import get_settings
+    from settings import Settings, get_settings
 
-    value = getattr(get_settings(), name.removeprefix(_PREFIX).lower(), None) if name.startswith(_PREFIX) else None
+    field = name.removeprefix(_PREFIX).lower()
+    if not name.startswith(_PREFIX) or field not in Settings.model_fields:
+        return None
+    value = getattr(get_settings(), field)
     if isinstance(value, SecretStr):
         return value.get_secret_value()
     return None if value is None else str(value)

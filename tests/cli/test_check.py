@@ -63,7 +63,7 @@ MISTAKES: dict[str, tuple[Change, str]] = {
     "bad cron": (
         ('"*/15 * * * *"', '"*/15 * * *"'),
         (
-            "19:11: `schedule` is not a cron expression: 4 fields: '*/15 * * *'\n"
+            "19:11: `schedule` is not a cron expression: it has not 5 fields, but 4: '*/15 * * *'\n"
             "  hint: write five fields, minute hour day month weekday: '*/15 * * * *'"
         ),
     ),

@@ -205,6 +205,59 @@ def test_the_hint_says_what_a_function_takes() -> None:
     assert caught.value.hint == "it takes upper(string VARCHAR) -> VARCHAR"
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a + b",
+        "a * 1.1",
+        "a // 2",
+        "-a",
+        "a || b",
+        "a = 'x'",
+        "a > now()",
+        "a BETWEEN 1 AND 2",
+        "a IN (1, 2)",
+        "NOT a",
+        "a[1]",
+        "a['x']",
+        "a[1:2]",
+        "a -> 'x'",
+        "a ->> '$.x'",
+        "a COLLATE nocase",
+        "a + INTERVAL 1 DAY",
+        "a::JSON",
+        "a AT TIME ZONE 'UTC'",
+        "date_trunc('month', a)",
+        "date_diff('day', a, b)",
+        "year(a)",
+        "epoch(a)",
+        "to_timestamp(a)",
+        "strftime(a, '%Y')",
+        "strptime(a, '%Y')",
+        "round(a, 2)",
+        "abs(a)",
+        "upper(a)",
+        "length(a)",
+        "regexp_matches(a, 'x')",
+        "list_contains(a, 1)",
+        "list_filter(a, lambda x: x > 1)",
+        "[x + 1 for x in a]",
+        "map_keys(a)",
+        "struct_insert(a, x := 1)",
+        "struct_extract(a, 'x')",
+        "enum_code(a)",
+        "json_extract(a, '$.x')",
+        "coalesce(a, 0)",
+        "nullif(a, b)",
+        "CASE WHEN a THEN b ELSE 'x' END",
+        "hash(a)",
+        "md5(a)",
+    ],
+)
+def test_a_column_of_an_unknown_type_may_be_of_any(text: str) -> None:
+    assert result_type(text, {}) is None
+
+
 @given(st.text() | st.text(alphabet="ab1+*()[]{},;'\"->:=.$?#lambda \n"))
 def test_no_text_does_worse_than_an_error_in_our_words(text: str) -> None:
     with suppress(ExpressionError):

@@ -144,6 +144,17 @@ def test_a_variable_that_is_gone_at_the_moment_of_use_is_named() -> None:
         resolve("${NO_SUCH_NAME}")
 
 
+@pytest.mark.parametrize("name", ["PIVOTAL_PATH", "PIVOTAL_MODEL_FIELDS", "PIVOTAL_STRIPE_API_KEY"])
+def test_only_settings_that_have_a_value_are_filled_in(name: str) -> None:
+    with pytest.raises(PivotalError, match=f"{name} is not set"):
+        resolve(f"${{{name}}}")
+
+
+def test_what_is_not_a_variable_is_not_filled_in() -> None:
+    with pytest.raises(PivotalError, match="starts no variable"):
+        resolve("a ${b")
+
+
 def test_a_misspelt_setting_gets_the_nearest_one(folder: Path) -> None:
     write(folder, "orders.yaml", source=BASE["source"] | {"connection": "${PIVOTAL_WAREHOUS_URL}"})
     assert check([folder])[0].hint.startswith("did you mean `PIVOTAL_WAREHOUSE_URL`?")
@@ -195,8 +206,8 @@ def transform(**rules: object) -> dict[str, object]:
         ({"name": "config"}, "`name` is a word that Dagster and Python keep for themselves: 'config'"),
         ({"group": "a b"}, "`group` is not a name: 'a b'"),
         ({"on_invalid": "ignore"}, "`on_invalid` is not quarantine or fail: 'ignore'"),
-        ({"schedule": "@daily"}, "`schedule` is not a cron expression: 1 fields: '@daily'"),
-        ({"schedule": "* * * * * *"}, "`schedule` is not a cron expression: 6 fields"),
+        ({"schedule": "@daily"}, "`schedule` is not a cron expression: it has not 5 fields, but 1: '@daily'"),
+        ({"schedule": "* * * * * *"}, "`schedule` is not a cron expression: it has not 5 fields, but 6"),
         ({"schedule": "0 0 LW * *"}, "`schedule` is not a cron expression that Dagster knows"),
         ({"schedule": "0 0 * * 5L"}, "`schedule` is not a cron expression that Dagster knows"),
         ({"schedule": "61 * * * *"}, "`schedule` is not a cron expression: bad minute: '61 * * * *'"),
@@ -310,6 +321,7 @@ def test_keys_given_twice_are_each_told(folder: Path) -> None:
         (b"a: 'x\n", "not YAML: found unexpected end of stream"),
         (b"# only a comment\n", "1:1: the file is empty"),
         ("a: 1\n\xa0b: 1\nc".encode(), "2:1: a no-break space in the indentation"),
+        (b'a: "b\\0"\n', "1:4: a NUL character"),
         (b"a: \x07\n", "1:4: a control character: '\\x07'"),
     ],
 )
@@ -402,7 +414,7 @@ def test_expressions_are_read_even_if_the_rest_is_wrong(folder: Path) -> None:
         'not an expression: syntax error at or near "+"',
         "`filter` is not a list",
         "`a` has no value",
-        "`schedule` is not a cron expression: 1 fields",
+        "`schedule` is not a cron expression: it has not 5 fields, but 1",
     ]
 
 
