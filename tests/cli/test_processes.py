@@ -11,6 +11,7 @@ import pytest
 
 from cli.processes import Children, free_port
 from errors import PivotalError
+from tests.services.process import alive
 
 FAMILY = """
 import subprocess, sys, time
@@ -18,14 +19,6 @@ child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
 print("grandchild", child.pid, flush=True)
 time.sleep(600)
 """
-
-
-def alive(pid: int) -> bool:
-    """Whether a process runs (one that has ended and was not waited for does not)."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 def wait_for(lines: list[str], word: str) -> str:

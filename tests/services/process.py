@@ -142,3 +142,11 @@ def _dies_with_its_parent(how: signal.Signals) -> list[str]:
     if sys.platform != "linux" or not (setpriv := shutil.which("setpriv")):
         return []
     return [setpriv, "--pdeathsig", how.name.removeprefix("SIG")]
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs (one that has ended and was not waited for does not)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False

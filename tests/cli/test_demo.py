@@ -1,0 +1,113 @@
+"""The demo and the development servers, as a newcomer starts them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from cli.processes import free_port
+from tests.services.process import alive
+
+ROOT = Path(__file__).parents[2]
+PIVOTAL = Path(sys.executable).parent / "pivotal"
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """What the commands look for in the project's root, where nothing has run yet."""
+    shutil.copytree(ROOT / "pipelines", tmp_path / "pipelines")
+    for name in ("dagster.yaml", "workspace.yaml"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    return tmp_path
+
+
+def demo(checkout: Path) -> str:
+    done = subprocess.run(
+        [PIVOTAL, "demo"], cwd=checkout, capture_output=True, text=True, timeout=170, check=False, env=environment()
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def environment(**variables: str) -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name != "DAGSTER_HOME"} | variables
+
+
+def counts(output: str) -> dict[str, list[int]]:
+    """Pipeline -> extracted, loaded, filtered, quarantined, deduplicated."""
+    lines = [line.split() for line in output.splitlines()]
+    return {
+        words[0]: [int(word.replace(",", "")) for word in words[1:6]]
+        for words in lines
+        if len(words) > 7 and words[1].replace(",", "").isdigit()
+    }
+
+
+@pytest.mark.timeout(360)
+def test_the_demo_accounts_for_every_row_and_a_second_one_loads_nothing_twice(checkout: Path) -> None:
+    first = counts(demo(checkout))
+    assert set(first) == {"orders", "orders_lake", "payments", "stripe_customers", "webhooks"}
+    assert first["orders"] == [5002, 4857, 89, 56, 0]
+    assert first["payments"] == [2000, 1950, 0, 50, 0]
+    assert first["webhooks"][1] == first["webhooks"][0] > 20
+    output = demo(checkout)
+    second = counts(output)
+    assert {name: parts[1] for name, parts in second.items()} == dict.fromkeys(first, 0)
+    assert all(parts[0] == sum(parts[1:]) for parts in second.values())
+    assert "Nothing was loaded twice" in output
+
+
+@pytest.mark.timeout(180)
+def test_dev_serves_everything_and_one_ctrl_c_ends_all_of_it(checkout: Path) -> None:
+    ui, receiver, sandbox = free_port(), free_port(), free_port()
+    ports = environment(PIVOTAL_GATEWAY_PORT=str(receiver), PIVOTAL_SANDBOX_PORT=str(sandbox))
+    process = subprocess.Popen(
+        [PIVOTAL, "dev", "--port", str(ui)],
+        cwd=checkout,
+        env=ports,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        wait_for(f"http://127.0.0.1:{ui}/server_info")
+        wait_for(f"http://127.0.0.1:{receiver}/healthz")
+        wait_for(f"http://127.0.0.1:{sandbox}/_sandbox/calls")
+        family = descendants(process.pid)
+        assert len(family) > 3
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 0, output
+    deadline = time.monotonic() + 10
+    while (left := [pid for pid in family if alive(pid)]) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert left == []
+
+
+def wait_for(url: str) -> None:
+    deadline = time.monotonic() + 100
+    while time.monotonic() < deadline:
+        try:
+            if httpx.get(url, timeout=5).status_code == 200:
+                return
+        except httpx.TransportError:
+            time.sleep(0.2)
+    raise AssertionError(f"{url} does not answer")
+
+
+def descendants(pid: int) -> list[int]:
+    """The processes that a process started, and those that they started."""
+    listed = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
+    parents = {int(child): int(parent) for child, parent in (line.split() for line in listed.splitlines())}
+    found = [child for child, parent in parents.items() if parent == pid]
+    return found + [below for child in found for below in descendants(child)]
