@@ -8,11 +8,9 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-import jiter
-
 from errors import IntegrationError, SourceError
 from etl.incremental import Cursor, Edge, earlier, start_text
-from etl.nested import Shape, dump
+from etl.nested import Shape, dump, parse
 from etl.pipeline import ApiKeyAuth, ApiSource, BasicAuth, BearerAuth
 from etl.sources.pages import MISSING, Answer, Request, first, following, value_at
 from etl.stream import BadRow, Batch, Broken, Origin, State
@@ -123,8 +121,8 @@ class _Reading:
     def _pages(self) -> Iterator[tuple[Response, list[Any]]]:
         pagination = self._source.pagination
         request: Request | None = first(pagination, Request(self._url, self._params()))
-        asked: set[tuple[object, ...]] = set()
-        answered: set[int] = set()
+        asked: set[object] = set()
+        answered: set[object] = set()
         page = 1
         while request:
             answer = self._asked(request, page)
@@ -132,7 +130,7 @@ class _Reading:
                 document = _parsed(answer)
                 records = _records(document, self._source.records)
                 _check_new((request.url, *sorted(request.params.items())), asked)
-                _check_new(hash(repr(records)) if records else page, answered)
+                _check_new(_looks(records) or page, answered)
                 following_request = following(pagination, request, Answer(document, records, answer.links))
             except SourceError as error:
                 raise SourceError(f"{answer.url}, page {page}: {error.message}", hint=error.hint) from None
@@ -181,7 +179,7 @@ def _parsed(answer: Response) -> Any:  # noqa: ANN401  (JSON can be anything)
     if not answer.body.strip():
         raise SourceError(f"the answer is {answer.status} {answer.reason}, without JSON", hint="check `url`")
     try:
-        return jiter.from_json(answer.body, allow_inf_nan=False, catch_duplicate_keys=True, float_mode="decimal")
+        return parse(answer.body)
     except ValueError as error:
         if answer.body.lstrip().startswith(b"<"):
             raise SourceError("the answer is HTML, not JSON", hint="check `url`; it may be a page for people") from None
@@ -209,7 +207,12 @@ def _records(document: Any, path: str | None) -> list[Any]:  # noqa: ANN401  (JS
     )
 
 
-def _check_new(what: Any, seen: set[Any]) -> None:  # noqa: ANN401  (a request or a hash)
+def _looks(records: list[Any]) -> tuple[int, str, str] | None:
+    """What tells a page from others: how many records it has, its first and its last one."""
+    return (len(records), repr(records[0]), repr(records[-1])) if records else None
+
+
+def _check_new(what: object, seen: set[object]) -> None:
     if what in seen:
         raise SourceError(
             "the page repeats one that was read before, so there would be no end",

@@ -6,10 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Any
 
-import jiter
-
 from errors import SourceError
-from etl.nested import Shape
+from etl.nested import Shape, parse
 from etl.sources.disk import File, Stream
 from etl.stream import BadRow, Batch, Broken, Origin
 
@@ -62,7 +60,7 @@ def _lines(file: File, stream: Stream) -> Iterator[list[bytes]]:
 def _parsed(line: bytes) -> Any:  # noqa: ANN401  (JSON can be anything)
     """The line's object, or what is wrong with it."""
     try:
-        value = jiter.from_json(line, allow_inf_nan=False, catch_duplicate_keys=True, float_mode="decimal")
+        value = parse(line)
     except ValueError as error:
         return f"not JSON: {error}"
     return value if isinstance(value, dict) else "not a JSON object"
