@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
 HEAVY = ("adbc_driver_manager", "boto3", "dagster_aws", "duckdb", "kafka", "pandas", "pandera", "pyarrow", "sendgrid",
-         "sqlglot", "stripe")  # fmt: skip
+         "stripe")  # fmt: skip
 
 
 @pytest.fixture(scope="module")
