@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import time
@@ -196,7 +197,7 @@ def test_a_server_that_ends_while_it_starts_shows_its_log(tmp_path: Path) -> Non
         server.start()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="Linux: only its kernel ends a child with its parent")
+@pytest.mark.skipif(shutil.which("setpriv") is None, reason="setpriv (Linux, package util-linux) was not found on PATH")
 def test_a_server_does_not_outlive_tests_that_are_killed(tmp_path: Path) -> None:
     port, log = free_port(), tmp_path / "log"
     tests = subprocess.Popen(
