@@ -26,8 +26,19 @@ def parse(text: bytes) -> Any:  # noqa: ANN401  (JSON can be anything)
     Raises:
         ValueError: It is not JSON, holds NaN or infinity, has a key twice in an object, or is nested too deeply.
     """
-    with _no_collection():
-        return jiter.from_json(text, allow_inf_nan=False, catch_duplicate_keys=True, float_mode="decimal")
+    return jiter.from_json(text, allow_inf_nan=False, catch_duplicate_keys=True, float_mode="decimal")
+
+
+@contextmanager
+def without_collector() -> Iterator[None]:
+    """For parsing: JSON has no cycles, and looking for some in a million new objects takes as long as parsing them."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 class Shape:
@@ -147,18 +158,6 @@ def dump(value: Any) -> str | None:  # noqa: ANN401  (JSON can be anything)
         if "64-bit" not in str(error):
             raise RecursionError(str(error)) from None
         return orjson.dumps(_decimals(value), default=_exact).decode()
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """JSON has no cycles: looking for some in millions of new objects would take half as long as parsing."""
-    collects = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collects:
-            gc.enable()
 
 
 def _exact(number: Decimal) -> orjson.Fragment:

@@ -10,7 +10,7 @@ from typing import Any
 
 from errors import IntegrationError, SourceError
 from etl.incremental import Cursor, Edge, earlier, start_text
-from etl.nested import Shape, dump, parse
+from etl.nested import Shape, dump, parse, without_collector
 from etl.pipeline import ApiKeyAuth, ApiSource, BasicAuth, BearerAuth
 from etl.sources.pages import MISSING, Answer, Request, first, following, value_at
 from etl.stream import BadRow, Batch, Broken, Origin, State
@@ -179,7 +179,8 @@ def _parsed(answer: Response) -> Any:  # noqa: ANN401  (JSON can be anything)
     if not answer.body.strip():
         raise SourceError(f"the answer is {answer.status} {answer.reason}, without JSON", hint="check `url`")
     try:
-        return parse(answer.body)
+        with without_collector():
+            return parse(answer.body)
     except ValueError as error:
         if answer.body.lstrip().startswith(b"<"):
             raise SourceError("the answer is HTML, not JSON", hint="check `url`; it may be a page for people") from None

@@ -7,7 +7,7 @@ from contextlib import closing
 from typing import Any
 
 from errors import SourceError
-from etl.nested import Shape, parse
+from etl.nested import Shape, parse, without_collector
 from etl.sources.disk import File, Stream
 from etl.stream import BadRow, Batch, Broken, Origin
 
@@ -32,17 +32,21 @@ class JsonLines:
         before = 0
         with closing(Stream(file)) as stream:
             for lines in _lines(file, stream):
-                records, numbers, bad = [], [], []
-                for number, line in enumerate(lines, before + 1):
-                    record = _parsed(line)
-                    if isinstance(record, dict):
-                        records.append(record)
-                        numbers.append(number)
-                    else:
-                        bad.append(_bad(line, record, {"file": file.name, "record": number}))
-                before += len(lines)
                 self.position = stream.position
-                yield Batch(self._shape.records(records), _origin(file, numbers), bad=bad)
+                yield self._batch(file, lines, before)
+                before += len(lines)
+
+    def _batch(self, file: File, lines: list[bytes], before: int) -> Batch:
+        records, numbers, bad = [], [], []
+        with without_collector():
+            for number, line in enumerate(lines, before + 1):
+                record = _parsed(line)
+                if isinstance(record, dict):
+                    records.append(record)
+                    numbers.append(number)
+                else:
+                    bad.append(_bad(line, record, {"file": file.name, "record": number}))
+        return Batch(self._shape.records(records), _origin(file, numbers), bad=bad)
 
 
 def _lines(file: File, stream: Stream) -> Iterator[list[bytes]]:

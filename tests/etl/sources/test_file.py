@@ -86,7 +86,7 @@ def test_a_ragged_line_goes_to_the_quarantine_with_its_record_number_and_text(fo
         ({"line": "3,too,long"}, {}, {"file": "a.csv", "record": 4}),
     ]
     assert result.broken == [
-        "the record has 1 cells, the header has 2",
+        "the record has 1 cell, the header has 2",
         "the record has 3 cells, the header has 2",
     ]
 
