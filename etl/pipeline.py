@@ -179,7 +179,9 @@ class FileSource(Model):
     format: Literal["csv", "ndjson", "json", "parquet"] | None = Field(
         None, description="Told by the name if not given."
     )
-    delimiter: Annotated[str, StringConstraints(min_length=1, max_length=1)] = Field(",", description="CSV only.")
+    delimiter: Annotated[str, StringConstraints(min_length=1, max_length=1)] | None = Field(
+        None, description="CSV only: a comma, in .tsv files a tab, if not given."
+    )
     encoding: Encoding = Field("utf-8", description="CSV only.")
     records: Text | None = Field(
         None, description="JSON only: where the document has its records: data.items; the document itself if not given."
@@ -202,7 +204,7 @@ class PagePagination(Model):
 
 
 class OffsetPagination(Model):
-    """`?offset=0`, `?offset=100`, ... until a page has fewer records than `limit`."""
+    """`?offset=0`, `?offset=100`, ... until a page has no records; an API may give fewer than `limit`."""
 
     type: Literal["offset"]
     param: Text = "offset"

@@ -53,12 +53,15 @@ class Delimited:
         bad = _Bad(file, len(names))
         with closing(Stream(file, self._encoding)) as stream, told(file.name):
             good = 0
-            for rows in self._rows(stream, names, bad):
+            for rows in self._rows(stream, names, bad, self._delimiter_of(file)):
                 self.position = stream.position
                 yield from bad.taken(rows.slice(0, 0))
                 yield Batch(rows, bad.origin(good))
                 good += rows.num_rows
             yield from bad.taken(_no_rows(names))
+
+    def _delimiter_of(self, file: File) -> str:
+        return self._delimiter or ("\t" if file.suffixes[0] == ".tsv" else ",")
 
     def _header(self, file: File) -> tuple[list[str], bool]:
         """The header, and whether anything follows."""
@@ -66,7 +69,7 @@ class Delimited:
             text = io.TextIOWrapper(io.BufferedReader(_Buffer(stream)), "utf-8", newline="")
             lines = iter(lambda: text.readline(_LONGEST_HEADER), "")
             try:
-                names = next((cells for cells in csv.reader(lines, delimiter=self._delimiter) if cells), None)
+                names = next((cells for cells in csv.reader(lines, delimiter=self._delimiter_of(file)) if cells), None)
             except csv.Error as error:
                 raise SourceError(f"{file.name}: the header cannot be read: {error}") from None
             if names is None:
@@ -74,13 +77,13 @@ class Delimited:
             _check_header(file, names)
             return names, any(line.strip("\r\n") for line in lines)
 
-    def _rows(self, stream: Stream, names: list[str], bad: _Bad) -> Iterator[pa.RecordBatch]:
+    def _rows(self, stream: Stream, names: list[str], bad: _Bad, delimiter: str) -> Iterator[pa.RecordBatch]:
         text = dict.fromkeys(names, pa.string())
         reader = pa.csv.open_csv(
             stream,
             read_options=pa.csv.ReadOptions(block_size=_BLOCK, use_threads=False),  # else records are not numbered
             parse_options=pa.csv.ParseOptions(
-                delimiter=self._delimiter, newlines_in_values=True, invalid_row_handler=bad.add
+                delimiter=delimiter, newlines_in_values=True, invalid_row_handler=bad.add
             ),
             convert_options=pa.csv.ConvertOptions(
                 column_types=text, strings_can_be_null=True, null_values=[""], quoted_strings_can_be_null=False

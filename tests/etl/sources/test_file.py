@@ -65,10 +65,14 @@ def test_encodings_and_byte_order_marks_are_understood(folder: Path, encoding: s
     assert read(file("a.csv", encoding=encoding)).rows == [{"näme": "Jürgen", "x": "1"}]
 
 
-@pytest.mark.parametrize(("name", "delimiter"), [("a.csv", ";"), ("a.tsv", "\t"), ("a.csv", "|")])
-def test_other_delimiters_are_understood(folder: Path, name: str, delimiter: str) -> None:
-    (folder / name).write_text(f"a{delimiter}b\n1,5{delimiter}2\n")
-    assert read(file(name, delimiter=delimiter)).rows == [{"a": "1,5", "b": "2"}]
+@pytest.mark.parametrize(
+    ("name", "options"), [("a.csv", {"delimiter": ";"}), ("a.csv", {"delimiter": "|"}), ("a.tsv.gz", {})]
+)
+def test_other_delimiters_are_understood(folder: Path, name: str, options: dict[str, str]) -> None:
+    delimiter = options.get("delimiter", "\t")
+    content = f"a{delimiter}b\n1,5{delimiter}2\n".encode()
+    (folder / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    assert read(file(name, **options)).rows == [{"a": "1,5", "b": "2"}]
 
 
 def test_quoted_line_breaks_quotes_and_other_line_ends_are_understood(folder: Path) -> None:
