@@ -155,11 +155,20 @@ def _to_text(value: str, source: str) -> str:
 def _from_related(value: str, source: str, kind: str, cast: str) -> str:
     if kind == "DOUBLE":
         return _to_double(value, source)
-    back = f"TRY_CAST({cast} AS {source})"
+    if source == "BOOLEAN" and kind.startswith("DECIMAL"):  # the engine takes true for the smallest decimal
+        return conversion(f"CAST({value} AS BIGINT)", "BIGINT", kind)
     if source in _FLOATS and kind.startswith("DECIMAL"):
-        cast = f"TRY_CAST(CAST({value} AS VARCHAR) AS {kind})"
-        back = f"TRY_CAST(CAST({cast} AS VARCHAR) AS {source})"
-    return f"CASE WHEN {back} = {value} THEN {cast} END"
+        return _float_to_decimal(value, source, kind)
+    return f"CASE WHEN TRY_CAST({cast} AS {source}) = {value} THEN {cast} END"
+
+
+def _float_to_decimal(value: str, source: str, kind: str) -> str:
+    precision, scale = decimal_parts(kind)
+    # With an exponent, the engine does not hold the text against the precision (so `abs`), but the digits before its
+    # point (so the wide decimal in between).
+    result = f"TRY_CAST(TRY_CAST(CAST({value} AS VARCHAR) AS DECIMAL(38,{min(scale, 37)})) AS {kind})"
+    back = f"TRY_CAST(CAST({result} AS VARCHAR) AS {source})"
+    return f"CASE WHEN abs({value}) < 1e{precision - scale} AND {back} = {value} THEN {result} END"
 
 
 def _to_double(value: str, source: str) -> str:

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from errors import RuleError
 from etl.checks import Rule, Value, check_rules, conversion_rule
-from etl.convert import INTEGERS, NoConversionError, conversion, engine_type, is_numeric
+from etl.convert import INTEGERS, NoConversionError, conversion, engine_type, is_nested, is_numeric
 from etl.expressions import Expression, ExpressionError, parse, result_type
 from etl.mapping import Mapped, mapped_columns, unknown_column
 from etl.pipeline import Transform
@@ -29,6 +29,7 @@ GOOD, BROKEN, FILTERED = range(3)
 _WIDE = {"HUGEINT", "UHUGEINT", "BIGNUM"}
 _NOT_KEPT = re.compile(r"\b(HUGEINT|UHUGEINT|BIGNUM|BIT|ENUM|GEOMETRY|TIME WITH TIME ZONE|TUPLE|TYPE|UNION|VARIANT)\b")
 _JSON = re.compile(r"\bJSON\b")
+_NOT_READ = re.compile(r"duration\[ns\]|_view|run_end_encoded")
 _MAY_DIVIDE = re.compile(r"[/%]|mod\(|divide\(")
 _HASHED_EXACTLY = {"BOOLEAN", "DATE", "DOUBLE", "FLOAT", "TIME", "TIMESTAMP", "TIMESTAMP WITH TIME ZONE"}
 """Types of at most 64 bits: DuckDB's hash gives each of their values a number of its own."""
@@ -106,7 +107,7 @@ class _Draft:
 
     def __init__(self, session: Session, columns: Sequence[Mapped], schema: pa.Schema) -> None:
         self._session, self._schema = session, schema
-        self._types = {field.name: _source_type(session, field) for field in schema}
+        self._types = _source_types(session, schema)
         kinds = session.types(schema, [column.sql for column in columns])
         self._columns = {column.name: column for column in columns}
         self.read = {column.name: Value(column.sql, kind) for column, kind in zip(columns, kinds, strict=True)}
@@ -158,7 +159,7 @@ class _Draft:
         return Plan(
             judge=self._prepared(self._judgement(outputs)),
             diagnose=self._prepared(self._diagnosis()),
-            types=self._types,
+            types={name: "JSON" if _has_json(kind) else kind for name, kind in self._types.items()},
             rules=tuple(self.rules),
             outputs=outputs,
         )
@@ -254,23 +255,36 @@ class _Draft:
 
 def _as_text(value: Value) -> str:
     """A value as text from which CAST(... AS type) brings it back."""
-    plain = _JSON.sub("VARCHAR", value.type)  # JSON inside a nested value must be quoted, as text is
-    return f"CAST({value.sql} AS VARCHAR)" if plain == value.type else f"CAST(CAST({value.sql} AS {plain}) AS VARCHAR)"
+    if _has_json(value.type):
+        return f"CASE WHEN {value.sql} IS NOT NULL THEN CAST(to_json({value.sql}) AS VARCHAR) END"
+    return f"CAST({value.sql} AS VARCHAR)"
 
 
-def _source_type(session: Session, field: pa.Field) -> str:
-    """The DuckDB type of a column of the data.
+def _has_json(kind: str) -> bool:
+    """Whether a nested type has JSON in it: its text does not bring it back, so it is kept as one JSON value."""
+    return is_nested(kind) and bool(_JSON.search(kind))
+
+
+def _source_types(session: Session, schema: pa.Schema) -> dict[str, str]:
+    """The DuckDB types of the data's columns.
 
     Raises:
-        RuleError: It has a type that would not come out of the quarantine as it went in.
+        RuleError: A column has a type that would not come out of the quarantine as it went in.
     """
+    strange = [field for field in schema if _NOT_READ.search(str(field.type))]
     try:
-        (kind,) = session.types(pa.schema([field]), ["r0"])
+        if not strange:
+            return dict(zip(schema.names, session.types(schema, [f"r{n}" for n in range(len(schema))]), strict=True))
     except duckdb.Error:
-        kind = ""
-    if not kind or "duration[ns]" in str(field.type):
-        raise RuleError(
-            f"column {field.name} has the type {field.type}, which the rules cannot read exactly",
-            hint="read it as another type: leave the column out, or CAST it in the source's query",
-        )
-    return kind
+        strange = [field for field in schema if not _reads(session, field)]
+    raise RuleError(
+        f"column {strange[0].name} has the type {strange[0].type}, which the rules cannot read exactly",
+        hint="read it as another type: leave the column out, or CAST it in the source's query",
+    )
+
+
+def _reads(session: Session, field: pa.Field) -> bool:
+    try:
+        return bool(session.types(pa.schema([field]), ["r0"]))
+    except duckdb.Error:
+        return False

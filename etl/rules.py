@@ -56,9 +56,9 @@ class Rules:
         Raises:
             RuleError: The rules do not fit the batch's columns.
         """
-        if not batch.rows.num_columns:
-            return Transformed(batch.rows, (), 0)
         rows = self._complete(batch.rows)
+        if not rows.num_columns and not (rows.num_rows and self._transform.named_columns):
+            return Transformed(rows, (), 0)  # a page without records, or records without fields
         plan = self._plan(rows.schema)
         judged = _run(plan.judge.table, rows)
         status = _numbers(judged, "status").copy()
