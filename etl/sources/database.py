@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from textwrap import shorten
 from typing import Protocol
 
 import pyarrow as pa
@@ -22,8 +23,10 @@ import pyarrow as pa
 from errors import SourceError
 from etl.incremental import Edge, earlier, is_number, start_text
 from etl.pipeline import DatabaseSource
+from etl.sources.disk import database_file
 from etl.sources.rows import gathered, without_refused
 from etl.stream import Batch, Origin, State
+from etl.variables import resolve
 
 REFUSED = "__pivotal_refused"
 """Column that tells which values do not fit: NULL, or a JSON object {place of the column: the value as text}."""
@@ -31,6 +34,8 @@ REFUSED = "__pivotal_refused"
 EDGE = "__pivotal_edge"
 """Column that tells whether a row is at the cursor's edge: 1 or 0."""
 
+_FILES = {"sqlite", "duckdb"}
+_SHOWN = 200  # characters of a query that tell where a row comes from
 _NO_CURSOR = {"infinity", "-infinity", "nan"}
 
 Finish = Callable[[pa.Array], tuple[pa.Array, Mapping[int, str]]]
@@ -135,10 +140,10 @@ class Database:
         Raises:
             SourceError: The table, a column or the query is wrong.
         """
-        connection = _connect(self._source.connection, local=True)
-        if connection is None:
+        url = resolve(self._source.connection)
+        if _kind(url) not in _FILES or not database_file(url).is_file():
             return None
-        with closing(connection):
+        with closing(_connect(url)) as connection:
             return [column.name for column in _Plan(self._source, connection).columns]
 
     def open(self, state: State | None) -> _Reading:
@@ -147,8 +152,7 @@ class Database:
         Raises:
             SourceError: The database cannot be reached, or the table, a column or the query is wrong.
         """
-        connection = _connect(self._source.connection)
-        assert connection is not None  # noqa: S101  (only `local` gives None)
+        connection = _connect(resolve(self._source.connection))
         try:
             return _Reading(_Plan(self._source, connection), connection, state, once=self._once)
         except BaseException:
@@ -156,29 +160,27 @@ class Database:
             raise
 
 
-def _connect(connection: str, *, local: bool = False) -> Connection | None:
-    """Opens the database at a URL with `${VARIABLES}`; with `local`, None unless it is a file that is there."""
-    from etl.variables import resolve
+def _kind(url: str) -> str:
+    return url.partition(":")[0].partition("+")[0]
 
-    url = resolve(connection)
-    match url.partition(":")[0].partition("+")[0]:
+
+def _connect(url: str) -> Connection:
+    match _kind(url):
         case "sqlite":
-            from etl.sources import sqlite
+            from etl.sources.sqlite import SQLite
 
-            return sqlite.connect(url, missing_ok=local)
+            return SQLite(url)
         case "duckdb":
-            from etl.sources import duckdb
+            from etl.sources.duckdb import DuckDB
 
-            return duckdb.connect(url, missing_ok=local)
-        case _ if local:
-            return None
+            return DuckDB(url)
         case "postgresql" | "postgres":
-            from etl.sources import postgresql
+            from etl.sources.postgresql import PostgreSQL
 
-            return postgresql.connect(url)
-    from etl.sources import sqlalchemy
+            return PostgreSQL(url)
+    from etl.sources.sqlalchemy import SqlAlchemy
 
-    return sqlalchemy.connect(url)
+    return SqlAlchemy(url)
 
 
 class _Plan:
@@ -197,7 +199,7 @@ class _Plan:
         self.key = [name for name in key if name in found]
         chosen = {column.name for column in self.columns}
         self.read = [*self.columns, *(found[name] for name in self.key if name not in chosen)]
-        self.source = {"table": source.table} if source.table else {"query": " ".join((source.query or "").split())}
+        self.source = {"table": source.table} if source.table else {"query": shorten(source.query or "", _SHOWN)}
 
     def origin(self, rows: pa.RecordBatch, before: int) -> Callable[[int], Origin]:
         """Where a row came from: the table and its key, or its number in the result."""

@@ -19,7 +19,7 @@ import pyarrow as pa
 from errors import SourceError
 from etl.session import quoted
 from etl.sources.database import Column, nearest
-from etl.sources.sqlite import database_file
+from etl.sources.disk import existing_database_file
 from settings import get_settings
 
 _VECTORS = 4 * 2048  # rows that are fetched at once; wide ones need few
@@ -30,35 +30,23 @@ _AS_THEY_ARE = {
 }  # fmt: skip
 
 
-def connect(url: str, *, missing_ok: bool = False) -> DuckDB | None:
-    """Opens the file at a URL (`duckdb:///file`); None if there is none and that is fine.
-
-    Raises:
-        SourceError: There is no such file, it is no DuckDB database, or another process holds it for too long.
-    """
-    path = database_file(url)
-    if not path.is_file():
-        if missing_ok:
-            return None
-        raise SourceError(f"{url}: there is no such file", hint=f"looked for {path}")
-    return DuckDB(path, url)
-
-
 class DuckDB:
     """`Connection` to a DuckDB file.
 
     Args:
-        path: The file.
-        shown: Its URL.
+        url: `duckdb:///file`.
+
+    Raises:
+        SourceError: There is no such file, it is no DuckDB database, or another process holds it for too long.
     """
 
     json_object = "CAST(json_object({}) AS VARCHAR)"
     text = "CAST({} AS VARCHAR)"
     bounded = False
 
-    def __init__(self, path: Path, shown: str) -> None:
-        self._shown = shown
-        self._connection = self._opened(path)
+    def __init__(self, url: str) -> None:
+        self._shown = url
+        self._connection = self._opened(existing_database_file(url))
         self._connection.execute("SET TimeZone = 'UTC'")
         self._connection.execute("SET arrow_lossless_conversion = true")
         self._connection.begin()

@@ -40,36 +40,27 @@ _MINUS_INFINITE = {-(2**31) + 10_957, -(2**63) + 946_684_800_000_000}
 _NAN = -(2**63)
 
 
-def connect(url: str) -> PostgreSQL:
-    """Connects to the server of a URL (`postgresql://user:password@host/database`).
-
-    Raises:
-        SourceError: The server cannot be reached, or does not let us in.
-    """
-    parts = urlsplit(url)
-    host = parts.netloc.rpartition("@")[2]
-    query = _OPTIONS | dict(parse_qsl(parts.query))
-    return PostgreSQL(
-        parts._replace(scheme="postgresql", query=urlencode(query)).geturl(), f"postgresql://{host}{parts.path}"
-    )
-
-
 class PostgreSQL:
     """`Connection` to a PostgreSQL server.
 
     Args:
-        address: URL for libpq.
-        shown: The URL without user and password.
+        url: `postgresql://user:password@host/database`; what follows `?` is for libpq.
+
+    Raises:
+        SourceError: The server cannot be reached, or does not let us in.
     """
 
     json_object = "CAST(json_build_object({}) AS text)"
     text = "CAST({} AS text)"
     bounded = False
 
-    def __init__(self, address: str, shown: str) -> None:
+    def __init__(self, url: str) -> None:
         from adbc_driver_postgresql import dbapi
 
-        self._shown = shown
+        parts = urlsplit(url)
+        query = urlencode(_OPTIONS | dict(parse_qsl(parts.query)))
+        address = parts._replace(scheme="postgresql", query=query).geturl()
+        self._shown = f"postgresql://{parts.netloc.rpartition('@')[2]}{parts.path}"
         self._adbc = Adbc(lambda: dbapi.connect(address, autocommit=False), self._explain)
         self._adbc.run("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY; SET LOCAL timezone = 'UTC'")
 

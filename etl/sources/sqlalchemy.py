@@ -17,7 +17,7 @@ from decimal import Decimal
 from typing import Any
 
 import pyarrow as pa
-from sqlalchemy import create_engine, exc, inspect, text, types
+from sqlalchemy import Engine, create_engine, exc, inspect, text, types
 from sqlalchemy.dialects import mysql
 from sqlalchemy.engine import make_url
 from sqlalchemy.pool import NullPool
@@ -52,44 +52,27 @@ _PYTHON: dict[type, pa.DataType] = {
 }
 
 
-def connect(url: str) -> SqlAlchemy:
-    """Connects to a database that SQLAlchemy has a driver for.
-
-    Raises:
-        SourceError: The URL cannot be read, its driver is not installed, or the server does not let us in.
-    """
-    try:
-        address = make_url(url)
-        options = {"read_timeout": _PATIENCE} if address.drivername.endswith("pymysql") else {}
-        engine = create_engine(address, poolclass=NullPool, connect_args=options)
-    except (exc.ArgumentError, exc.NoSuchModuleError) as error:
-        raise SourceError(
-            f"the connection URL cannot be used: {error}", hint="write dialect+driver://user:password@host/database"
-        ) from None
-    except ImportError as error:
-        raise SourceError(f"the connection's driver is missing: {error}", hint="install it with pip") from None
-    return SqlAlchemy(engine, f"{address.drivername}://{address.host or ''}/{address.database or ''}")
-
-
 class SqlAlchemy:
     """`Connection` through SQLAlchemy.
 
     Args:
-        engine: SQLAlchemy's engine.
-        shown: The URL without user and password.
+        url: `dialect+driver://user:password@host/database`.
+
+    Raises:
+        SourceError: The URL cannot be read, its driver is not installed, or the server does not let us in.
     """
 
     json_object = ""
     text = "{}"
 
-    def __init__(self, engine: Any, shown: str) -> None:  # noqa: ANN401  (SQLAlchemy's engine has no short type)
-        self._engine, self._shown = engine, shown
+    def __init__(self, url: str) -> None:
+        self._engine, self._shown = _engine(url)
         self._cursor: Any = None
         self._tables: dict[str, tuple[str | None, str]] = {}
         self._types: dict[str, pa.DataType | None] = {}
-        self.bounded = engine.dialect.name not in _SNAPSHOTS
+        self.bounded = self._engine.dialect.name not in _SNAPSHOTS
         with self._errors():
-            self._connection = engine.connect()
+            self._connection = self._engine.connect()
             if not self.bounded:
                 self._connection.execution_options(isolation_level="REPEATABLE READ")
                 self._connection.exec_driver_sql("SET time_zone = '+00:00'")
@@ -113,8 +96,8 @@ class SqlAlchemy:
                 schema, name = self._tables[relation]
                 found = inspect(self._connection).get_columns(name, schema)
                 return [self._column(column["name"], column["type"]) for column in found]
-            names = self._connection.execute(_statement(f"SELECT * FROM {relation} WHERE 1 = 0")).keys()
-        return [self._column(name, None) for name in names]
+            with self._connection.execute(_statement(f"SELECT * FROM {relation} WHERE 1 = 0")) as nothing:
+                return [self._column(name, None) for name in list(nothing.keys())]
 
     def key(self, table: str) -> list[str]:
         """See `Connection.key`."""
@@ -202,6 +185,21 @@ class SqlAlchemy:
             raise SourceError(f"{self._shown}: {error.orig}", retryable=gone) from None
         except exc.SQLAlchemyError as error:
             raise SourceError(f"{self._shown}: {error}") from None
+
+
+def _engine(url: str) -> tuple[Engine, str]:
+    """SQLAlchemy's engine, and the URL without user and password."""
+    try:
+        address = make_url(url)
+        options = {"read_timeout": _PATIENCE} if address.drivername.endswith("pymysql") else {}
+        engine = create_engine(address, poolclass=NullPool, connect_args=options)
+    except (exc.ArgumentError, exc.NoSuchModuleError) as error:
+        raise SourceError(
+            f"the connection URL cannot be used: {error}", hint="write dialect+driver://user:password@host/database"
+        ) from None
+    except ImportError as error:
+        raise SourceError(f"the connection's driver is missing: {error}", hint="install it with pip") from None
+    return engine, f"{address.drivername}://{address.host or ''}/{address.database or ''}"
 
 
 def _statement(sql: str) -> Any:  # noqa: ANN401  (SQLAlchemy's TextClause)

@@ -18,7 +18,6 @@ from __future__ import annotations
 import re
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from urllib.parse import quote
 
 import pyarrow as pa
@@ -27,6 +26,7 @@ from errors import SourceError
 from etl.session import literal, quoted
 from etl.sources.adbc import Adbc
 from etl.sources.database import EDGE, REFUSED, Column, Finish, nearest
+from etl.sources.disk import existing_database_file
 from settings import get_settings
 
 _BATCH_ROWS = 1024  # ADBC counts rows, not bytes: few, so that rows of 100 KB still make 100 MB only
@@ -49,52 +49,28 @@ _DECLARED = {"INT": "integer", "CHAR": "text", "CLOB": "text", "TEXT": "text", "
              "FLOA": "double", "DOUB": "double", "BOOL": "boolean"}  # fmt: skip
 
 
-def connect(url: str, *, missing_ok: bool = False) -> SQLite | None:
-    """Opens the file at a URL (`sqlite:///file`); None if there is none and that is fine.
-
-    Raises:
-        SourceError: There is no such file, or it is no SQLite database.
-    """
-    path = database_file(url)
-    if not path.is_file():
-        if missing_ok:
-            return None
-        raise SourceError(f"{url}: there is no such file", hint=f"looked for {path}")
-    return SQLite(path, url)
-
-
-def database_file(url: str) -> Path:
-    """The file of an embedded database: `sqlite:///relative/to/the/project`, `sqlite:////absolute`.
-
-    Raises:
-        SourceError: The URL names no file.
-    """
-    kind, _, file = url.partition("?")[0].partition(":///")
-    if not file or file == ":memory:":
-        raise SourceError(f"{url}: names no file", hint=f"write {kind.partition(':')[0]}:///data/name.db")
-    return get_settings().path(file)
-
-
 class SQLite:
     """`Connection` to an SQLite file.
 
     Args:
-        path: The file.
-        shown: Its URL.
+        url: `sqlite:///file`.
+
+    Raises:
+        SourceError: There is no such file, or it is no SQLite database.
     """
 
     json_object = "json_object({})"
     text = _TEXT
     bounded = False
 
-    def __init__(self, path: Path, shown: str) -> None:
+    def __init__(self, url: str) -> None:
         from adbc_driver_sqlite import dbapi
 
-        self._shown = shown
-        address = f"file:{quote(str(path))}?mode=ro"
+        self._shown = url
+        address = f"file:{quote(str(existing_database_file(url)))}?mode=ro"
         patience = get_settings().lock_timeout
         self._adbc = Adbc(lambda: dbapi.connect(address, autocommit=False), self._explain)
-        self._schema = sqlite3.connect(address, uri=True, timeout=patience)
+        self._schema = sqlite3.connect(address, uri=True, timeout=patience, check_same_thread=False)
         self._adbc.rows(f"PRAGMA busy_timeout = {round(patience * 1000)}")
 
     def relation(self, table: str) -> str:
