@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from decimal import Decimal
@@ -70,17 +70,19 @@ class Rule:
         """What `message` needs."""
         return [self.read] if self.read else list(self.used.values())
 
-    def message(self, texts: list[str | None]) -> str:
+    def message(self, texts: Sequence[str | None]) -> str:
         """Says what is wrong with a row.
 
         Args:
             texts: The texts of `shown`; None is NULL.
         """
-        shown = [_shown(text, value.type) for text, value in zip(texts, self.shown, strict=True)]
-        if not self.read:
-            named = ", ".join(f"{column} = {text}" for column, text in zip(self.used, shown, strict=True))
-            return f"{self.says} with {named}" if named else self.says
-        return self.says if texts[0] is None else f"{shown[0]} {self.says}"
+        if self.read:
+            return self.says if texts[0] is None else f"{_shown(texts[0], self.read.type)} {self.says}"
+        named = [
+            f"{column} = {_shown(text, value.type)}"
+            for text, (column, value) in zip(texts, self.used.items(), strict=True)
+        ]
+        return f"{self.says} with {', '.join(named)}" if named else self.says
 
 
 def conversion_rule(column: str, target: str, kind: str, read: Value, converted: str) -> Rule:

@@ -11,6 +11,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate, count
 
 import duckdb
 import pyarrow as pa
@@ -50,7 +52,7 @@ class Output:
     value: Value
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Plan:
     """Rules for one schema, prepared.
 
@@ -70,7 +72,13 @@ class Plan:
     rules: Sequence[Rule]
     outputs: Sequence[Output]
 
-    @property
+    @cached_property
+    def spans(self) -> list[tuple[int, Rule, int, int]]:
+        """Where `diagnose` has each rule: number, rule, start (whether it is broken, then the texts) and stop."""
+        stops = list(accumulate((1 + len(rule.shown) for rule in self.rules), initial=len(self.types)))
+        return list(zip(count(), self.rules, stops, stops[1:], strict=False))
+
+    @cached_property
     def unique(self) -> dict[int, str]:
         """Rules that look at other rows, too: number -> column."""
         return {number: rule.column for number, rule in enumerate(self.rules) if rule.text == "unique"}

@@ -13,8 +13,7 @@ Every batch goes through one SELECT, without a copy of what no rule touches; onl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from itertools import islice
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import duckdb
@@ -26,7 +25,7 @@ from errors import RuleError
 from etl.pipeline import Transform
 from etl.plan import BROKEN, FILTERED, GOOD, Plan, compile_plan
 from etl.session import Session
-from etl.stream import BadRow, Batch, Broken, Origin, Transformed
+from etl.stream import BadRow, Batch, Broken, Transformed
 from etl.unique import Mask, Seen, UniqueColumn, Values, duplicates
 
 T = TypeVar("T")
@@ -67,7 +66,10 @@ class Rules:
             status[mask] = BROKEN
         return Transformed(
             good=_result(plan, rows, judged, status == GOOD),
-            bad=tuple(_diagnosed(plan, rows, np.flatnonzero(status == BROKEN), duplicate, batch.origin)),
+            bad=[
+                BadRow(texts, plan.types, broken, batch.origin(row))
+                for row, texts, broken in _diagnosed(plan, rows, np.flatnonzero(status == BROKEN), duplicate)
+            ],
             filtered=int(np.count_nonzero(status == FILTERED)),
         )
 
@@ -117,24 +119,17 @@ class Rules:
 
 
 def _diagnosed(
-    plan: Plan,
-    rows: pa.RecordBatch,
-    bad: NDArray[np.intp],
-    duplicate: Mapping[int, Mask],
-    origin: Callable[[int], Origin],
-) -> Iterator[BadRow]:
-    """The rows for the quarantine, with everything that is wrong with them."""
-    for row, answers in zip(
-        bad.tolist(), _run(plan.diagnose.tuples, rows.take(pa.array(bad))) if bad.size else (), strict=True
-    ):
-        answer = iter(answers)
-        texts = {column: next(answer) for column in plan.types}
-        broken = []
-        for number, rule in enumerate(plan.rules):
-            breaks, *shown = islice(answer, 1 + len(rule.shown))
-            if breaks or (number in duplicate and duplicate[number][row]):
-                broken.append(Broken(rule.column, rule.text, rule.message(shown)))
-        yield BadRow(texts, plan.types, tuple(broken), origin(row))
+    plan: Plan, rows: pa.RecordBatch, bad: NDArray[np.intp], duplicate: Mapping[int, Mask]
+) -> Iterator[tuple[int, Mapping[str, str | None], Sequence[Broken]]]:
+    """For each row for the quarantine: its place, its texts, and everything that is wrong with it."""
+    answers = _run(plan.diagnose.tuples, rows.take(pa.array(bad))) if bad.size else []
+    for row, answer in zip(bad.tolist(), answers, strict=True):
+        broken = [
+            Broken(rule.column, rule.text, rule.message(answer[start + 1 : stop]))
+            for number, rule, start, stop in plan.spans
+            if answer[start] or (number in duplicate and duplicate[number][row])
+        ]
+        yield row, dict(zip(plan.types, answer, strict=False)), broken
 
 
 def _run(run: Callable[[pa.RecordBatch], T], rows: pa.RecordBatch) -> T:

@@ -66,9 +66,10 @@ class _Spilled:
     count: int
 
     def read(self, file: IO[bytes]) -> Values:
+        """The run; of the hashes only those are read that are looked at."""
         size = self.count * 8
-        data = os.pread(file.fileno(), 2 * size, self.offset)
-        return Values(np.frombuffer(data, np.int64, self.count), np.frombuffer(data, np.uint64, self.count, size))
+        keys = np.frombuffer(os.pread(file.fileno(), size, self.offset), np.int64)
+        return Values(keys, np.memmap(file, np.uint64, "r", self.offset + size, (self.count,)))
 
 
 class Seen:
