@@ -1,4 +1,4 @@
-"""PostgreSQL as a warehouse, by ADBC: rows go in by binary COPY, in one connection and one transaction."""
+"""PostgreSQL (15 and later) as a warehouse, by ADBC: rows go in by binary COPY, in one transaction."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 import pyarrow as pa
 
 from errors import DestinationError
-from etl.destinations.sql import Name
+from etl.destinations.merge import Merge
+from etl.destinations.names import Name
 from etl.destinations.transaction import SqlWarehouse
 from etl.destinations.types import INTERVAL, JSON, Column
 from etl.session import quoted
@@ -134,8 +135,7 @@ class Postgres:
         except dbapi.Error as error:
             raise _unreachable(label, str(error)) from None
         self._cursor = self._connection.cursor()
-        timeout = round(get_settings().lock_timeout * 1000)
-        self.run(f"SET LOCAL lock_timeout = {timeout}")
+        self._configure()
 
     def name(self, table: str) -> Name:
         """See `Database.name`: the schema is the named one, or the one where the search path finds the table."""
@@ -197,6 +197,13 @@ class Postgres:
             self._cursor.adbc_ingest(name.parts[-1], rows, mode="append", **where)
         return self._taken(name) - before
 
+    def upsert(self, merge: Merge) -> tuple[int, int]:
+        """See `Database.upsert`: one pass, in the order of the stage, which keeps the table's pages together."""
+        before = self._taken(merge.table)
+        changed = self.run(merge.update_or_insert)
+        inserted = self._taken(merge.table) - before
+        return inserted, changed - inserted
+
     def commit(self) -> None:
         """See `Database.commit`."""
         with self._errors():
@@ -206,6 +213,14 @@ class Postgres:
         """See `Database.close`."""
         self._cursor.close()
         self._connection.close()
+
+    def _configure(self) -> None:
+        timeout = round(get_settings().lock_timeout * 1000)
+        self.run(f"SET LOCAL lock_timeout = {timeout}")
+        # A merge is maintenance: its joins may use what the server allows for that, 16 times more than for a query.
+        large = "current_setting('maintenance_work_mem')"
+        smaller = f"pg_size_bytes(current_setting('work_mem')) < pg_size_bytes({large})"
+        self.query(f"SELECT set_config('work_mem', {large}, true) WHERE {smaller}")
 
     def _taken(self, name: Name) -> int:
         """Rows inserted into a table (or its partitions) by this transaction so far."""

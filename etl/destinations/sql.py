@@ -6,33 +6,16 @@ One statement text serves every database; where they differ is behind `Database`
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import pyarrow as pa
 
 from errors import DestinationError
+from etl.destinations.merge import Merge
+from etl.destinations.names import Name
 from etl.destinations.types import Column, fit, keep
 from etl.destinations.warehouse import Target
 from etl.session import quoted
-
-
-@dataclass(frozen=True, slots=True)
-class Name:
-    """A table's full name.
-
-    Args:
-        parts: Database, schema, table; as many of them as the database has.
-        temporary: Whether it is this connection's own and gone with it.
-    """
-
-    parts: Sequence[str]
-    temporary: bool = False
-
-    @property
-    def sql(self) -> str:
-        """The name, quoted."""
-        return ".".join(quoted(part) for part in self.parts)
 
 
 class Database(Protocol):
@@ -80,6 +63,10 @@ class Database(Protocol):
 
     def insert(self, name: Name, rows: pa.RecordBatch) -> int:
         """Bulk-loads rows of the table's own types; returns how many the database took."""
+        ...
+
+    def upsert(self, merge: Merge) -> tuple[int, int]:
+        """Updates the rows that changed, inserts those that are new; returns how many it inserted and updated."""
         ...
 
     def commit(self) -> None:

@@ -18,7 +18,8 @@ import pyarrow as pa
 
 from errors import DestinationError
 from etl.destinations.disk import database_file, disk_errors
-from etl.destinations.sql import Name
+from etl.destinations.merge import Merge
+from etl.destinations.names import Name
 from etl.destinations.transaction import SqlWarehouse
 from etl.destinations.types import JSON, Column
 from etl.session import quoted
@@ -149,6 +150,11 @@ class SQLite:
         with self._errors():
             return self._connection.executemany(f"INSERT INTO {name.sql} ({names}) VALUES ({marks})", values).rowcount
 
+    def upsert(self, merge: Merge) -> tuple[int, int]:
+        """See `Database.upsert`."""
+        updated = self.run(merge.update_changed) if merge.changing else 0
+        return self.run(merge.insert_new), updated
+
     def commit(self) -> None:
         """See `Database.commit`."""
         self.run("COMMIT")
@@ -192,8 +198,6 @@ def _affinity(declared: str) -> pa.DataType | None:
 
 def _values(array: pa.Array) -> list[Any]:
     """The values as SQLite keeps them."""
-    import pyarrow.compute as pc
-
     kind = array.type
     if isinstance(kind, pa.UuidType):
         return [None if value is None else str(value) for value in array.to_pylist()]
@@ -202,8 +206,8 @@ def _values(array: pa.Array) -> list[Any]:
     if pa.types.is_floating(kind):
         return [_NAN if value != value else value for value in array.to_pylist()]  # noqa: PLR0124  (true of NaN only)
     if pa.types.is_timestamp(kind):
-        text = pc.strftime(array.view(pa.timestamp("us")), format="%Y-%m-%d %H:%M:%S")
-        return [value and f"{value}+00:00" for value in text.to_pylist()] if kind.tz else list(text.to_pylist())
+        text = array.view(pa.timestamp("us")).cast(pa.string()).to_pylist()
+        return [value and f"{value}+00:00" for value in text] if kind.tz else list(text)
     if pa.types.is_date(kind) or pa.types.is_time(kind):
         return list(array.cast(pa.string()).to_pylist())
     return list(array.to_pylist())

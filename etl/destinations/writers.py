@@ -8,9 +8,10 @@ from functools import cached_property
 import pyarrow as pa
 
 from errors import DestinationError
-from etl.destinations.merge import MergeStatements
+from etl.destinations.merge import Merge
+from etl.destinations.names import Name
 from etl.destinations.spool import Spool
-from etl.destinations.sql import Database, Name, Table, create, widen
+from etl.destinations.sql import Database, Table, create, widen
 from etl.destinations.types import Column
 from etl.destinations.warehouse import Target, Writer
 from etl.stream import Loaded
@@ -95,11 +96,10 @@ class Merger:
         First goes what another row of the run supersedes. Then every staged row has one row in the table or none;
         rows that the table has, unchanged or newer, are not written again.
         """
-        database, sql = self._table.database, self._statements
-        superseded = database.run(sql.delete_superseded)
-        rows, there = database.query(sql.count_matches)[0]
-        updated = database.run(sql.update_changed) if there and sql.changing else 0
-        inserted = database.run(sql.insert_new) if rows > there else 0
+        database, merge = self._table.database, self._statements
+        superseded = database.run(merge.delete_superseded)
+        rows, there = database.query(merge.count_matches)[0]
+        inserted, updated = database.upsert(merge)
         if superseded + rows != self._staged or there + inserted != rows:
             raise DestinationError(
                 f"{self._target.table}: {self._staged} rows were to be merged, but {superseded} of them are "
@@ -121,11 +121,16 @@ class Merger:
         return Table(self._database(), self._target)
 
     @property
-    def _statements(self) -> MergeStatements:
-        key = [self._table.column(name) for name in self._target.key]
-        version = self._table.column(self._target.version) if self._target.version else None
-        return MergeStatements(
-            self._table.database, self._table.name, self._stage, self._columns.values(), key, version
+    def _statements(self) -> Merge:
+        table, target = self._table, self._target
+        return Merge(
+            table.name,
+            self._stage,
+            self._columns.values(),
+            key=[table.column(name) for name in target.key],
+            version=table.column(target.version) if target.version else None,
+            row_id=table.database.row_id,
+            same=table.database.same,
         )
 
     @cached_property

@@ -189,6 +189,15 @@ def test_rows_that_a_trigger_swallows_are_not_counted_as_loaded(postgres: Backen
     assert load(postgres.destination(), rows(id=[1, 2, 3])) == Loaded(inserted=2)
 
 
+def test_rows_that_a_trigger_swallows_are_no_merge(postgres: Backend) -> None:
+    postgres.query("CREATE TABLE orders (id bigint PRIMARY KEY)")
+    postgres.query("CREATE FUNCTION skip() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'")
+    postgres.query("CREATE TRIGGER skip BEFORE INSERT ON orders FOR EACH ROW WHEN (new.id = 2) EXECUTE FUNCTION skip()")
+
+    with pytest.raises(DestinationError, match="3 rows were to be merged, but .* 2 were inserted"):
+        load(postgres.destination("merge", key=["id"]), rows(id=[1, 2, 3]))
+
+
 @pytest.mark.parametrize(
     ("column", "value", "message", "hint"),
     [
