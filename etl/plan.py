@@ -22,7 +22,7 @@ from etl.checks import Rule, Value, check_rules, conversion_rule
 from etl.convert import INTEGERS, NoConversionError, conversion, engine_type, is_nested, is_numeric
 from etl.expressions import Expression, ExpressionError, parse, result_type
 from etl.mapping import Mapped, mapped_columns, unknown_column
-from etl.pipeline import Transform
+from etl.pipeline import Checks, Transform
 from etl.session import ROWS, Session, Statement, quoted
 
 GOOD, BROKEN, FILTERED = range(3)
@@ -100,7 +100,7 @@ def compile_plan(session: Session, transform: Transform, schema: pa.Schema) -> P
         draft.convert(name, target)
     draft.layer()
     for name, checks in transform.checks.items():
-        draft.rules += check_rules(session, name, checks, draft.read[name], draft.values[name])
+        draft.validate(name, checks)
     for number, (name, text) in enumerate(transform.derive.items()):
         draft.derive(f"d{number}", name, text)
         draft.layer()
@@ -118,16 +118,17 @@ class _Draft:
         self._types = _source_types(session, schema)
         kinds = session.types(schema, [column.sql for column in columns])
         self._columns = {column.name: column for column in columns}
-        self.read = {column.name: Value(column.sql, kind) for column, kind in zip(columns, kinds, strict=True)}
-        self.values = dict(self.read)
-        self.rules: list[Rule] = []
+        self._read = {column.name: Value(column.sql, kind) for column, kind in zip(columns, kinds, strict=True)}
+        self._values = dict(self._read)
+        self._rules: list[Rule] = []
+        self._unique: dict[int, Value] = {}
         self._conditions: list[str] = []
         self._rows = ROWS
         self._casts: list[str] = []
         self._items: list[str] = []
 
     def convert(self, name: str, target: str) -> None:
-        read, number = self.read[name], len(self.rules)
+        read, number = self._read[name], len(self._rules)
         try:
             kind = engine_type(target)
             converted = conversion(read.sql, read.type, kind, f"c{number}")
@@ -137,8 +138,14 @@ class _Draft:
             value = Value(f"v{number}", kind)
             self._casts.append(f"TRY_CAST({read.sql} AS {kind}) AS c{number}")
             self._items.append(f"{converted} AS {value.sql}")
-            self.values[name] = value
-            self.rules.append(conversion_rule(name, target, kind, read, value.sql))
+            self._values[name] = value
+            self._rules.append(conversion_rule(name, target, kind, read, value.sql))
+
+    def validate(self, name: str, checks: Checks) -> None:
+        for rule in check_rules(self._session, name, checks, self._read[name], self._values[name]):
+            if rule.text == "unique":
+                self._unique[len(self._rules)] = self._values[name]
+            self._rules.append(rule)
 
     def derive(self, alias: str, name: str, text: str) -> None:
         expression, used, kind = self._typed(f"derive: {name}", text)
@@ -151,7 +158,7 @@ class _Draft:
                 hint="give it another type: CAST(... AS VARCHAR)",
             )
         self._try(alias, expression, call, used)
-        self.values[name] = Value(f"{alias}.v", kind)
+        self._values[name] = Value(f"{alias}.v", kind)
         self._failure(name, f"derive: {name}", alias, f"{text} cannot be computed", used)
 
     def filter(self, alias: str, text: str) -> None:
@@ -162,13 +169,20 @@ class _Draft:
         self._conditions.append(f"{alias}.v")
         self._failure("", f"filter: {text}", alias, f"{text} cannot be told", used)
 
+    def layer(self) -> None:
+        """Ends a layer: what follows may use what it has."""
+        for items in (self._casts, self._items):
+            if items:
+                self._rows = f"(SELECT *, {', '.join(items)} FROM {self._rows})"
+                items.clear()
+
     def plan(self) -> Plan:
-        outputs = [self._output(name) for name in self.values]
+        outputs = [self._output(name) for name in self._values]
         return Plan(
             judge=self._prepared(self._judgement(outputs)),
             diagnose=self._prepared(self._diagnosis()),
             types={name: "JSON" if _has_json(kind) else kind for name, kind in self._types.items()},
-            rules=tuple(self.rules),
+            rules=self._rules,
             outputs=outputs,
         )
 
@@ -176,7 +190,7 @@ class _Draft:
         return self._session.prepare(f"SELECT {', '.join(items)} FROM {self._rows}", self._schema)
 
     def _judgement(self, outputs: Sequence[Output]) -> Iterator[str]:
-        broken = " OR ".join(f"({rule.broken})" for rule in self.rules) or "false"
+        broken = " OR ".join(f"({rule.broken})" for rule in self._rules) or "false"
         stays = " AND ".join(self._conditions) or "true"
         status = f"CASE WHEN {broken} THEN {BROKEN} WHEN {stays} THEN {GOOD} ELSE {FILTERED} END"
         yield f"CAST({status} AS TINYINT) AS status"
@@ -185,43 +199,25 @@ class _Draft:
                 # Arrow would get a UUID as text
                 sql = f"CAST({output.value.sql} AS BLOB)" if output.value.type == "UUID" else output.value.sql
                 yield f"{sql} AS o{number}"
-        for number, rule in enumerate(self.rules):
-            if rule.text == "unique":
-                yield from self._keys(number, self.values[rule.column])
+        for number, value in self._unique.items():
+            yield from _keys(number, value)
 
     def _diagnosis(self) -> Iterator[str]:
         for number, kind in enumerate(self._types.values()):
             yield _as_text(Value(f"r{number}", kind))
-        for rule in self.rules:
+        for rule in self._rules:
             yield f"({rule.broken}) IS TRUE"
             yield from map(_as_text, rule.shown)
 
     def _output(self, name: str) -> Output:
-        value = self.values[name]
-        return Output(name, self._columns[name] if value == self.read.get(name) else None, value)
-
-    def _keys(self, number: int, value: Value) -> Iterator[str]:
-        key, other = f"hash({value.sql})", "0"
-        if value.type in INTEGERS - {"UBIGINT"}:
-            key = f"coalesce(CAST({value.sql} AS BIGINT), 0)"  # in order, if the data is
-        elif value.type not in _HASHED_EXACTLY:
-            other = f"hash(reverse(CAST({value.sql} AS VARCHAR)))"
-        yield f"{key} AS k{number}"
-        yield f"CAST({other} AS UBIGINT) AS h{number}"
-        yield f"{value.sql} IS NOT NULL AS n{number}"
-
-    def layer(self) -> None:
-        """Ends a layer: what follows may use what it has."""
-        for items in (self._casts, self._items):
-            if items:
-                self._rows = f"(SELECT *, {', '.join(items)} FROM {self._rows})"
-                items.clear()
+        value = self._values[name]
+        return Output(name, self._columns[name] if value == self._read.get(name) else None, value)
 
     def _typed(self, section: str, text: str) -> tuple[Expression, dict[str, Value], str]:
         """An expression, the values that it uses, and its type."""
         try:
             expression = parse(text)
-            used = {name: self._used(section, name) for name in {n.lower(): n for n in expression.columns}.values()}
+            used = self._used(section, expression)
             kind = result_type(text, {name: value.type for name, value in used.items()})
         except ExpressionError as error:
             raise RuleError(f"{section}: {text}: {error.message}", hint=error.hint) from None
@@ -231,13 +227,26 @@ class _Draft:
             )
         return expression, used, kind
 
-    def _used(self, section: str, name: str) -> Value:
-        """A column by its name in an expression, where upper and lower case are the same unless both are there."""
-        if name in self.values:
-            return self.values[name]
-        alike = [value for known, value in self.values.items() if known.lower() == name.lower()]
+    def _used(self, section: str, expression: Expression) -> dict[str, Value]:
+        """The values that an expression uses. To the engine, a name in upper and in lower case is the same."""
+        used: dict[str, Value] = {}
+        spelled: dict[str, str] = {}
+        for name in expression.columns:
+            value = self._value(section, name)
+            first = spelled.setdefault(name.lower(), name)
+            if used.setdefault(first, value) != value:
+                raise RuleError(
+                    f"{section}: {expression.sql}: the engine cannot tell {first} from {name}",
+                    hint="give one of them another name in `map`",
+                )
+        return used
+
+    def _value(self, section: str, name: str) -> Value:
+        if name in self._values:
+            return self._values[name]
+        alike = [value for known, value in self._values.items() if known.lower() == name.lower()]
         if len(alike) != 1:
-            raise unknown_column(section, name, list(self.values))
+            raise unknown_column(section, name, list(self._values))
         return alike[0]
 
     def _macro(self, alias: str, expression: Expression, used: Mapping[str, Value]) -> str:
@@ -258,7 +267,19 @@ class _Draft:
         self._items.append(f"{attempt} AS {alias}")
 
     def _failure(self, column: str, rule: str, alias: str, says: str, used: Mapping[str, Value]) -> None:
-        self.rules.append(Rule(column, rule, f"{alias} IS NULL", says, used=used))
+        self._rules.append(Rule(column, rule, f"{alias} IS NULL", says, used=used))
+
+
+def _keys(number: int, value: Value) -> Iterator[str]:
+    """What `duplicates` needs to know of a value."""
+    key, other = f"hash({value.sql})", "0"
+    if value.type in INTEGERS - {"UBIGINT"}:
+        key = f"coalesce(CAST({value.sql} AS BIGINT), 0)"  # in order, if the data is
+    elif value.type not in _HASHED_EXACTLY:
+        other = f"hash(reverse(CAST({value.sql} AS VARCHAR)))"
+    yield f"{key} AS k{number}"
+    yield f"CAST({other} AS UBIGINT) AS h{number}"
+    yield f"{value.sql} IS NOT NULL AS n{number}"
 
 
 def _as_text(value: Value) -> str:

@@ -284,8 +284,8 @@ def run(
     taken: dict[str, set[Any]] = {name: set() for name, each in validations.items() if each.get("unique")}
     for number, read in enumerate(rows):
         row, broken = _judged(read, conversions, validations)
-        stays = _extended(row, broken, derived, predicates)
         keys = {name: _key(row[name]) for name in taken if row[name] is not None}
+        stays = _extended(row, broken, derived, predicates)
         duplicates = [(name, "unique") for name, key in keys.items() if key in taken[name]]
         if broken or duplicates:
             outcome.bad.append((number, broken + duplicates))

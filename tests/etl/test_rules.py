@@ -389,6 +389,11 @@ def test_a_derived_column_may_take_the_place_of_another() -> None:
     assert good(transform, {"email": ["A@B.C"], "n": [1]}) == [{"email": "a@b.c", "n": 1, "domain": "b.c"}]
 
 
+def test_unique_is_told_before_a_derived_column_takes_the_place() -> None:
+    transform = {"validate": {"a": {"unique": True}}, "derive": {"a": "lower(a)"}}
+    assert good(transform, {"a": ["X", "x"]}) == [{"a": "x"}, {"a": "x"}]
+
+
 @pytest.mark.parametrize(
     "expression",
     [
@@ -435,6 +440,18 @@ def test_names_that_differ_by_case_only_are_told_apart_where_they_are_exact() ->
     rows = {"ID": [1], "id": [2]}
     assert good({"derive": {"x": "id * 10", "y": "ID * 10"}}, rows) == [{"ID": 1, "id": 2, "x": 20, "y": 10}]
     assert refused({"derive": {"x": "Id"}}, rows).startswith("derive: x: there is no column Id")
+    assert refused({"derive": {"x": "ID + id"}}, rows).startswith(
+        "derive: x: (ID + id): the engine cannot tell ID from id"
+    )
+
+
+def test_a_column_may_be_spelled_in_any_case() -> None:
+    assert good({"derive": {"x": "N + n"}}, {"n": [2]}) == [{"n": 2, "x": 4}]
+
+
+def test_a_lambdas_own_names_stay_its_own() -> None:
+    transform = {"derive": {"x": "list_transform(l, lambda n: n * 10)[1] + n"}}
+    assert good(transform, {"l": [[1, 2]], "n": [5]})[0]["x"] == 15
 
 
 def test_derived_numbers_that_are_very_large_are_decimals() -> None:
