@@ -31,7 +31,6 @@ GOOD, BROKEN, FILTERED = range(3)
 _WIDE = {"HUGEINT", "UHUGEINT", "BIGNUM"}
 _NOT_KEPT = re.compile(r"\b(HUGEINT|UHUGEINT|BIGNUM|BIT|ENUM|GEOMETRY|TIME WITH TIME ZONE|TUPLE|TYPE|UNION|VARIANT)\b")
 _JSON = re.compile(r"\bJSON\b")
-_NOT_READ = re.compile(r"duration\[ns\]|_view|run_end_encoded")
 _MAY_DIVIDE = re.compile(r"[/%]|mod\(|divide\(")
 _HASHED_EXACTLY = {"BOOLEAN", "DATE", "DOUBLE", "FLOAT", "TIME", "TIMESTAMP", "TIMESTAMP WITH TIME ZONE"}
 """Types of at most 64 bits: DuckDB's hash gives each of their values a number of its own."""
@@ -300,7 +299,7 @@ def _source_types(session: Session, schema: pa.Schema) -> dict[str, str]:
     Raises:
         RuleError: A column has a type that would not come out of the quarantine as it went in.
     """
-    strange = [field for field in schema if _NOT_READ.search(str(field.type))]
+    strange = [field for field in schema if _is_strange(field.type)]
     try:
         if not strange:
             return dict(zip(schema.names, session.types(schema, [f"r{n}" for n in range(len(schema))]), strict=True))
@@ -310,6 +309,16 @@ def _source_types(session: Session, schema: pa.Schema) -> dict[str, str]:
         f"column {strange[0].name} has the type {strange[0].type}, which the rules cannot read exactly",
         hint="read it as another type: leave the column out, or CAST it in the source's query",
     )
+
+
+def _is_strange(kind: pa.DataType) -> bool:
+    """Whether the engine would cut values (nanoseconds), or Arrow cannot pick rows out of such an array."""
+    types = pa.types
+    if types.is_duration(kind) and kind.unit == "ns":
+        return True
+    if any(each(kind) for each in (types.is_string_view, types.is_binary_view, types.is_list_view)):
+        return True
+    return types.is_run_end_encoded(kind) or any(_is_strange(kind.field(n).type) for n in range(kind.num_fields))
 
 
 def _reads(session: Session, field: pa.Field) -> bool:

@@ -546,10 +546,12 @@ def test_a_message_shows_the_beginning_of_a_long_value() -> None:
 @pytest.mark.parametrize(
     "array",
     [
+        pa.array([1.5], pa.float16()),
         pa.array([Decimal(1)], pa.decimal256(50, 2)),
         pa.array([Decimal(100)], pa.decimal128(5, -2)),
         pa.array([1], pa.duration("ns")),
         pa.array(["x"], pa.string_view()),
+        pa.array([[1]], pa.list_(pa.duration("ns"))),
     ],
     ids=lambda array: str(array.type),
 )
