@@ -171,7 +171,7 @@ def _conversion(kind: pa.DataType | None) -> str | None:
     if pa.types.is_decimal(kind):
         return f"decimal({kind.precision},{kind.scale})"
     if pa.types.is_timestamp(kind):
-        return "timestamp"
+        return "timestamptz" if kind.tz else "timestamp"
     if pa.types.is_integer(kind):
         return "bigint" if kind.bit_width == 64 else "integer"
     if isinstance(kind, pa.JsonType):
