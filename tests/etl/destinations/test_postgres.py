@@ -194,7 +194,7 @@ def test_rows_that_a_trigger_swallows_are_no_merge(postgres: Backend) -> None:
     postgres.query("CREATE FUNCTION skip() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'")
     postgres.query("CREATE TRIGGER skip BEFORE INSERT ON orders FOR EACH ROW WHEN (new.id = 2) EXECUTE FUNCTION skip()")
 
-    with pytest.raises(DestinationError, match="3 rows were to be merged, but .* 2 were inserted"):
+    with pytest.raises(DestinationError, match=r"3 rows were to be merged, but .* 2 were inserted"):
         load(postgres.destination("merge", key=["id"]), rows(id=[1, 2, 3]))
 
 
