@@ -110,7 +110,7 @@ def _count(report: RunReport, batch: Batch, rows: pa.RecordBatch, bad: Sequence[
     report.filtered += filtered
     report.quarantined += len(bad)
     report.schema = {field.name: str(field.type) for field in rows.schema}
-    report.preview = report.preview or rows.slice(0, SAMPLE).to_pylist()
+    report.preview = report.preview or _shown(rows.slice(0, SAMPLE))
     report.rejected = [*report.rejected, *bad][:SAMPLE]
 
 
@@ -246,6 +246,21 @@ def preview(pipeline: Pipeline, limit: int) -> list[PreviewRow]:
 def _preview_row(rules: Rules, batch: Batch, index: int) -> PreviewRow:
     one = batch.rows.slice(index, 1)
     done = rules.apply(Batch(one, lambda _: batch.origin(index)))
-    result = flatten(done.good).to_pylist()[0] if done.good.num_rows else None
+    result = _shown(flatten(done.good))[0] if done.good.num_rows else None
     broken = done.bad[0].broken if done.bad else ()
-    return PreviewRow(one.to_pylist()[0], result, broken, filtered=done.filtered == 1)
+    return PreviewRow(_shown(one)[0], result, broken, filtered=done.filtered == 1)
+
+
+def _shown(rows: pa.RecordBatch) -> list[dict[str, object]]:
+    """Rows for people to look at."""
+    columns = [_values(column) for column in rows.columns]
+    return [dict(zip(rows.schema.names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def _values(column: pa.Array) -> list[object]:
+    """A column's values; as text where Python has no such value (a date before Christ or after 9999)."""
+    try:
+        values: list[object] = column.to_pylist()
+    except (OverflowError, ValueError):
+        values = column.cast(pa.string()).to_pylist()
+    return values

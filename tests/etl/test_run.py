@@ -186,3 +186,10 @@ def test_a_table_goes_from_one_database_to_another(project: Path) -> None:
     assert run_pipeline(orders).inserted == 2
     again = run_pipeline(orders)
     assert (again.loaded, again.deduplicated, again.extracted) == (0, 1, 1)
+
+
+def test_a_date_that_python_does_not_have_can_be_shown(project: Path) -> None:
+    (project / "eras.csv").write_text("id,day\n1,12345-06-07\n")
+    far = pipeline(source={"type": "file", "path": "eras.csv"}, transform={"derive": {"far": "CAST(day AS DATE)"}})
+    assert [row.result and str(row.result["far"]) for row in preview(far, limit=1)] == ["12345-06-07"]
+    assert run_pipeline(far).preview[0]["id"] == "1"
