@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 
-from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from events.cause import Cause, caused_by
 from events.envelope import new_id
 
-HEADER = "X-Request-ID"
-_ACCEPTED = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_HEADER = b"x-request-id"
+_FIT = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
 class Correlation:
@@ -29,13 +28,17 @@ class Correlation:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
-        given = Headers(scope=scope).get(HEADER, "")
-        request_id = given if _ACCEPTED.fullmatch(given) else new_id()
+        request_id = _given(scope) or new_id()
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id.encode())]
+                message["headers"] = [*message.get("headers", ()), (_HEADER, request_id.encode())]
             await send(message)
 
         with caused_by(Cause(correlation_id=request_id)):
             await self._app(scope, receive, send_with_id)
+
+
+def _given(scope: Scope) -> str | None:
+    given = next((value for name, value in scope["headers"] if name == _HEADER), b"")
+    return given.decode() if _FIT.fullmatch(given) else None
