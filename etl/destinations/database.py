@@ -76,11 +76,15 @@ class TableLoad:
         return self._writer.finish()
 
     def commit(self, state: State | None) -> None:
-        """See `Load.commit`. Replayed rows leave before those of them come back that broke a rule again."""
-        if self._replayed:
-            self._transaction.drop_quarantined(self._pipeline, self._replayed)
+        """See `Load.commit`.
+
+        First the state, then the quarantine: everyone takes their locks in this order. Replayed rows leave before those
+        of them come back that broke a rule again, which is when the transaction ends.
+        """
         if state is not None:
             self._transaction.save_state(self._pipeline, self._run_id, state)
+        if self._replayed:
+            self._transaction.drop_quarantined(self._pipeline, self._replayed)
         self._transaction.commit()
 
     def __enter__(self) -> Self:

@@ -17,7 +17,7 @@ import pyarrow as pa
 from errors import DestinationError
 from etl.destinations.disk import database_file, disk_errors
 from etl.destinations.merge import Merge
-from etl.destinations.names import Name
+from etl.destinations.names import Name, split
 from etl.destinations.transaction import SqlWarehouse
 from etl.destinations.types import INTERVAL, JSON, Column
 from settings import get_settings
@@ -75,18 +75,14 @@ class DuckDB:
         self._turn = _take_turn(path, label) if writes else None
         try:
             self._connection = _open(path, label)
+            self._configure()
         except BaseException:
             self._end_turn()
             raise
-        # Not as the connection's configuration: that would have to be the same for everyone in this process.
-        self._connection.execute(f"SET memory_limit = '{_MEMORY}'")
-        self._connection.execute("SET TimeZone = 'UTC'")
-        self._connection.execute("SET arrow_lossless_conversion = true")
-        self._connection.begin()
 
     def name(self, table: str) -> Name:
         """See `Database.name`."""
-        schema, _, name = table.rpartition(".")
+        schema, name = split(table)
         database = str(self.query("SELECT current_database()")[0][0])
         return Name([database, schema or "main", name])
 
@@ -152,6 +148,14 @@ class DuckDB:
         finally:
             self._end_turn()
 
+    def _configure(self) -> None:
+        """Not as the connection's configuration: that would have to be the same for everyone in this process."""
+        with self._errors():
+            self._connection.execute(f"SET memory_limit = '{_MEMORY}'")
+            self._connection.execute("SET TimeZone = 'UTC'")
+            self._connection.execute("SET arrow_lossless_conversion = true")
+            self._connection.begin()
+
     def _end_turn(self) -> None:
         if self._turn:
             self._turn.release()
@@ -166,7 +170,7 @@ class DuckDB:
 
 
 def _take_turn(path: Path, label: str) -> threading.Lock:
-    lock = _writers[path]
+    lock = _writers[path.resolve()]
     if not lock.acquire(timeout=get_settings().lock_timeout):
         raise _busy(label, "another thread of this process")
     return lock

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from errors import DestinationError
 from etl.session import quoted
 
 
@@ -24,3 +25,15 @@ class Name:
     def sql(self) -> str:
         """The name, quoted."""
         return ".".join(quoted(part) for part in self.parts)
+
+
+def split(table: str) -> tuple[str, str]:
+    """Schema ("" if none is named) and name of a table as a pipeline file writes it.
+
+    Raises:
+        DestinationError: The name has more parts.
+    """
+    schema, _, name = table.rpartition(".")
+    if not name or "." in schema:
+        raise DestinationError(f"{table!r} is not the name of a table", hint="write `orders` or `analytics.orders`")
+    return schema, name

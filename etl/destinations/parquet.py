@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from errors import DestinationError
-from etl.destinations.types import Column, fit, plain
+from etl.destinations.types import Column, fit, plain, untyped
 
 _ROWS = 122_880
 _BYTES = 64 * 1024 * 1024
@@ -80,6 +80,8 @@ class PartWriter:
 
     def _aligned(self, rows: pa.RecordBatch) -> pa.RecordBatch:
         known = rows.select([name for name in rows.schema.names if name in self.schema.names])
+        if not known.num_columns:
+            raise untyped(self._label, rows)
         columns = {field.name: Column(field.name, field.type, str(field.type)) for field in self.schema}
         fitted = fit(self._label, known, columns)
         arrays = [

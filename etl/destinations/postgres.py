@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from errors import DestinationError
 from etl.destinations.merge import Merge
-from etl.destinations.names import Name
+from etl.destinations.names import Name, split
 from etl.destinations.transaction import SqlWarehouse
 from etl.destinations.types import INTERVAL, JSON, Column
 from etl.session import quoted
@@ -139,7 +139,7 @@ class Postgres:
 
     def name(self, table: str) -> Name:
         """See `Database.name`: the schema is the named one, or the one where the search path finds the table."""
-        schema, _, name = table.rpartition(".")
+        schema, name = split(table)
         return Name([self._short(schema or self._schema_of(name)), self._short(name)])
 
     def key(self, column: str) -> str:

@@ -6,6 +6,7 @@ One statement text serves every database; where they differ is behind `Database`
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import groupby
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -13,7 +14,7 @@ import pyarrow as pa
 from errors import DestinationError
 from etl.destinations.merge import Merge
 from etl.destinations.names import Name
-from etl.destinations.types import Column, fit, keep
+from etl.destinations.types import Column, fit, keep, untyped
 from etl.destinations.warehouse import Target
 from etl.session import quoted
 
@@ -97,16 +98,15 @@ class Table:
     def fit(self, rows: pa.RecordBatch) -> pa.RecordBatch:
         """The rows in the table's own types and names. Columns of nothing but NULLs that it lacks are left out."""
         rows = keep(self.target.table, rows)
+        self._check_names(rows.schema.names)
         for field in rows.schema:
             if self.database.key(field.name) not in self._columns and not pa.types.is_null(field.type):
                 self._columns[self.database.key(field.name)] = self._new(field)
         known = [name for name in rows.schema.names if self.database.key(name) in self._columns]
-        if not known:
-            raise DestinationError(
-                f"{self.target.table}: none of the columns {', '.join(rows.schema.names)} has a type yet",
-                hint="give them types: `convert: {column: string}`",
-            )
-        self._check_key(rows)
+        if known:
+            self._check_key(rows)
+        elif rows.num_rows:
+            raise untyped(self.target.table, rows)
         return fit(self.target.table, rows.select(known), {name: self.column(name) for name in known})
 
     def column(self, name: str) -> Column:
@@ -140,6 +140,14 @@ class Table:
                 hint=f"convert it: `convert: {{{field.name}: string}}`",
             )
         return column
+
+    def _check_names(self, names: Sequence[str]) -> None:
+        for key, same in groupby(sorted(names, key=self.database.key), key=self.database.key):
+            if len(spellings := list(same)) > 1:
+                raise DestinationError(
+                    f"{self.target.table}: {' and '.join(spellings)} are one column here",
+                    hint=f"rename one of them: `map: {{{spellings[0]}: {key}_2}}`",
+                )
 
     def _check_key(self, rows: pa.RecordBatch) -> None:
         needed = [*self.target.key, *([self.target.version] if self.target.version else [])]

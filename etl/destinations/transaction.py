@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from etl.destinations import quarantine
+from etl.destinations.names import split
 from etl.destinations.spool import Spool
 from etl.destinations.sql import Database, Table
 from etl.destinations.state import parse_state, state_to_arrow
@@ -38,6 +39,7 @@ class SqlTransaction:
 
     def writer(self, target: Target) -> Writer:
         """See `Transaction.writer`."""
+        split(target.table)
         writer = (Merger if target.write == "merge" else Loader)(self._database, target)
         return Spooled(self._stack.enter_context(Spool(self._spool)), writer) if self._spool else writer
 

@@ -214,6 +214,14 @@ def _by_engine(array: pa.Array, expression: str, label: str) -> pa.Array:
     return result["value"].combine_chunks()
 
 
+def untyped(table: str, rows: pa.RecordBatch) -> DestinationError:
+    """That no column of the rows has a type, since all their values are NULL."""
+    return DestinationError(
+        f"{table}: none of the columns {', '.join(rows.schema.names)} has a type yet",
+        hint="give them types: `convert: {column: string}`",
+    )
+
+
 def _unkept(table: str, field: pa.Field) -> DestinationError:
     return DestinationError(
         f"{table}: column {field.name} has the type {field.type}, which cannot be kept",

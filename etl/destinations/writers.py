@@ -33,7 +33,8 @@ class Loader:
         """See `Writer.write`."""
         table = self._table
         fitted = table.fit(rows)
-        table.make()
+        if fitted.num_columns:
+            table.make()
         if fitted.num_rows:
             self._inserted += table.database.insert(table.name, fitted)
 
@@ -72,10 +73,10 @@ class Merger:
         fitted = table.fit(rows)
         self._check_names(fitted)
         new = {name: table.column(name) for name in fitted.schema.names if name not in self._columns}
-        if not self._columns:
-            create(table.database, self._stage, new.values())
-        else:
+        if self._columns:
             widen(table.database, self._stage, new.values())
+        elif new:
+            create(table.database, self._stage, new.values())
         self._columns |= new
         if fitted.num_rows:
             self._staged += table.database.insert(self._stage, fitted)

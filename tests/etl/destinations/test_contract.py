@@ -152,6 +152,20 @@ def test_a_column_of_nothing_but_nulls_waits_until_it_has_a_type(backend: Backen
     assert backend.rows() == [{"id": 1}, {"id": 2}, {"id": 3, "note": "x"}, {"id": 4}]
 
 
+def test_a_batch_of_nothing_is_nothing(backend: Backend) -> None:
+    destination = backend.destination()
+
+    loaded = load(destination, pa.record_batch({}), rows(id=pa.nulls(0)), rows(id=[1]), pa.record_batch({}))
+
+    assert loaded == Loaded(inserted=1)
+    assert backend.rows() == [{"id": 1}]
+
+
+def test_rows_of_nothing_but_nulls_are_refused_not_lost(backend: Backend) -> None:
+    with pytest.raises(DestinationError, match="none of the columns a, b has a type yet"):
+        load(backend.destination(), rows(a=pa.nulls(2), b=pa.nulls(2)))
+
+
 def test_a_type_that_does_not_fit_names_the_column_both_types_and_the_way_out(backend: Backend) -> None:
     destination = backend.destination()
     load(destination, rows(id=[1], amount=[5]))

@@ -108,6 +108,20 @@ def test_a_key_column_that_the_rows_lack_is_named(database: Backend) -> None:
         load(database.destination("merge", key=["id"]), rows(name=["a"]))
 
 
+def test_a_batch_of_nothing_merges_nothing(database: Backend) -> None:
+    destination = database.destination("merge", key=["id"])
+
+    loaded = load(destination, pa.record_batch({}), rows(id=[1]), rows(id=pa.array([], pa.int64()), n=[]))
+
+    assert loaded == Loaded(inserted=1)
+
+
+@pytest.mark.parametrize("database", ["duckdb", "sqlite"], indirect=True)
+def test_two_names_that_the_database_takes_for_one_are_refused(database: Backend) -> None:
+    with pytest.raises(DestinationError, match="Name and name are one column here"):
+        load(database.destination(), rows(id=[1], Name=["a"], name=["b"]))
+
+
 def test_a_key_that_is_there_already_is_an_error_for_append(database: Backend) -> None:
     destination = database.destination("append", key=["id"])
     load(destination, rows(id=[1]))

@@ -109,6 +109,10 @@ def _same(value: Any, found: Any, kind: pa.DataType) -> bool:
     if isinstance(kind, pa.JsonType) or pa.types.is_nested(kind):
         value = json.loads(value) if isinstance(kind, pa.JsonType) else value
         return bool(value == (json.loads(found) if isinstance(found, str) else found)) or value == found
+    if pa.types.is_float32(kind):
+        found = pa.scalar(
+            float(found), kind
+        ).as_py()  # clients show the shortest digits, which a double reads otherwise
     if isinstance(value, float):
         return (math.isnan(value) and math.isnan(float(found))) or value == found
     if isinstance(found, str) and not isinstance(value, str):

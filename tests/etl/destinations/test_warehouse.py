@@ -98,6 +98,12 @@ def test_a_url_that_names_no_database_says_what_to_write(url: str) -> None:
     assert ":///" in str(error.value.hint)
 
 
+@pytest.mark.parametrize("table", ["a.b.c", "orders.", ""])
+def test_a_name_that_is_no_tables_is_refused(table: str, tmp_path: Path) -> None:
+    with pytest.raises(DestinationError, match="is not the name of a table"):
+        open_warehouse(f"duckdb:///{tmp_path}/w.duckdb").transaction().writer(Target(table, "append"))
+
+
 @pytest.mark.parametrize("kind", ["duckdb", "sqlite"])
 def test_a_folder_that_cannot_be_made_is_named(kind: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
