@@ -11,7 +11,7 @@ from errors import DestinationError
 from etl.destinations.types import Column, fit, plain, untyped
 
 _ROWS = 122_880
-_BYTES = 64 * 1024 * 1024
+_BYTES = 32 * 1024 * 1024
 UNFINISHED = ".part"
 
 

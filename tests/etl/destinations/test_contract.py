@@ -274,5 +274,18 @@ def test_dropped_rows_are_gone_and_counted(backend: Backend) -> None:
     assert backend.rows() == [{"id": 1}]
 
 
+def test_memory_does_not_grow_with_the_rows(backend: Backend) -> None:
+    megabyte, most = "x" * 1024, 0
+    before = pa.total_allocated_bytes()
+
+    with backend.destination().begin("run-1") as running:
+        for number in range(64):
+            running.write(rows(id=[number] * 1024, text=[megabyte] * 1024))
+            most = max(most, pa.total_allocated_bytes() - before)
+        assert running.loaded() == Loaded(inserted=64 * 1024)
+
+    assert most < 40 * 1024 * 1024
+
+
 def test_a_label_says_where_rows_go(backend: Backend) -> None:
     assert "orders" in backend.destination().label
