@@ -14,19 +14,21 @@ import httpx
 import pytest
 
 from cli.processes import free_port
+from tests.services.availability import unavailable
 from tests.services.process import alive
 
 ROOT = Path(__file__).parents[2]
 PIVOTAL = Path(sys.executable).parent / "pivotal"
 
 
-@pytest.fixture
-def checkout(tmp_path: Path) -> Path:
-    """What the commands look for in the project's root, where nothing has run yet."""
-    shutil.copytree(ROOT / "pipelines", tmp_path / "pipelines")
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the commands look for in the project's root; the demo runs in it first."""
+    folder = tmp_path_factory.mktemp("checkout")
+    shutil.copytree(ROOT / "pipelines", folder / "pipelines")
     for name in ("dagster.yaml", "workspace.yaml"):
-        shutil.copy(ROOT / name, tmp_path / name)
-    return tmp_path
+        shutil.copy(ROOT / name, folder / name)
+    return folder
 
 
 def demo(checkout: Path) -> str:
@@ -65,33 +67,52 @@ def test_the_demo_accounts_for_every_row_and_a_second_one_loads_nothing_twice(ch
     assert "Nothing was loaded twice" in output
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(240)
 def test_dev_serves_everything_and_one_ctrl_c_ends_all_of_it(checkout: Path) -> None:
     ui, receiver, sandbox = free_port(), free_port(), free_port()
     ports = environment(PIVOTAL_GATEWAY_PORT=str(receiver), PIVOTAL_SANDBOX_PORT=str(sandbox))
-    process = subprocess.Popen(
-        [PIVOTAL, "dev", "--port", str(ui)],
-        cwd=checkout,
-        env=ports,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    with (checkout / "dev.log").open("w") as log:
+        process = subprocess.Popen(
+            [PIVOTAL, "dev", "--port", str(ui)], cwd=checkout, env=ports, stdout=log, stderr=subprocess.STDOUT
+        )
     try:
         wait_for(f"http://127.0.0.1:{ui}/server_info")
         wait_for(f"http://127.0.0.1:{receiver}/healthz")
         wait_for(f"http://127.0.0.1:{sandbox}/_sandbox/calls")
         family = descendants(process.pid)
         assert len(family) > 3
+        shows_the_asset_graph(ui, checkout / "browser")
         process.send_signal(signal.SIGINT)
-        output, _ = process.communicate(timeout=60)
+        process.wait(timeout=60)
     finally:
         process.kill()
-    assert process.returncode == 0, output
+    assert process.returncode == 0, (checkout / "dev.log").read_text()
     deadline = time.monotonic() + 10
     while (left := [pid for pid in family if alive(pid)]) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert left == []
+
+
+def shows_the_asset_graph(ui: int, profile: Path) -> None:
+    """A real browser shows the description, the kinds, the group and the row counts of what the demo ran last."""
+    chromium = shutil.which("chromium")
+    if not chromium:
+        unavailable("Chromium", "no `chromium` on PATH", "install Debian's package chromium")
+    page = f"http://127.0.0.1:{ui}/asset-groups/orders?expanded=global%40global%3Ashop"
+    quiet = ("disable-gpu", "disable-quic", "no-first-run", "disable-background-networking", "disable-sync")
+    command = [chromium, "--headless", "--no-sandbox", *(f"--{flag}" for flag in quiet), f"--user-data-dir={profile}"]
+    expected = {"Shop orders, cleaned", "SQLite", "DuckDB", "shop", "rows_extracted", "rows_deduplicated"}
+    for _ in range(4):  # the page fills in as its data arrives
+        shown = subprocess.run(
+            [*command, "--virtual-time-budget=20000", "--window-size=1800,1000", "--dump-dom", page],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        ).stdout
+        if not (missing := {text for text in expected if text not in shown}):
+            return
+    raise AssertionError(f"the page does not show {missing}")
 
 
 def wait_for(url: str) -> None:
