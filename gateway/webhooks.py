@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
+from pydantic_core import to_json
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from errors import EventLogError
@@ -84,7 +85,7 @@ class Receiver:
                 new = sum(await self._commit.publish(events))
             except Exception as error:  # noqa: BLE001  (whatever it is, the provider must send the event again)
                 return _refuse(provider, error)
-            return JSONResponse({"received": len(events), "new": new})
+            return _answer(200, {"received": len(events), "new": new})
 
         return receive
 
@@ -129,7 +130,12 @@ def _refuse(provider: Provider, error: Exception) -> Response:
     refusal = _as_refusal(error)
     _log("webhook refused", provider, refusal)
     headers = {503: {"Retry-After": "5"}, 408: {"Connection": "close"}}
-    return JSONResponse({"error": _ANSWERS[refusal.status]}, refusal.status, headers.get(refusal.status))
+    return _answer(refusal.status, {"error": _ANSWERS[refusal.status]}, headers.get(refusal.status))
+
+
+def _answer(status: int, told: Mapping[str, object], headers: Mapping[str, str] | None = None) -> Response:
+    """As JSONResponse, at half the cost."""
+    return Response(to_json(told), status, headers, media_type="application/json")
 
 
 def _as_refusal(error: Exception) -> RefusedError:
