@@ -59,7 +59,7 @@ def run_pipeline(
     run_id = run_id or new_id()
     try:
         with _only_run_of(pipeline):
-            report = _run(_replacing(pipeline) if full_refresh else pipeline, run_id, progress, full_refresh, replay)
+            report = _run(_writing(pipeline, full_refresh, replay), run_id, progress, full_refresh, replay)
     except PivotalError as error:
         _announce(pipeline, run_id, "failed", {"error": type(error).__name__, "message": error.message})
         raise
@@ -126,11 +126,13 @@ def _settle(load: Load, report: RunReport) -> None:
         )
 
 
-def _replacing(pipeline: Pipeline) -> Pipeline:
-    """A full refresh must not append what is there already."""
-    if pipeline.destination.write != "append":
+def _writing(pipeline: Pipeline, full_refresh: bool, replay: bool) -> Pipeline:
+    """A full refresh must not append what is there already; a replay must not replace what is there by a few rows."""
+    instead = {"replace": "append"} if replay else {"append": "replace"} if full_refresh else {}
+    write = instead.get(pipeline.destination.write)
+    if write is None:
         return pipeline
-    destination = pipeline.destination.model_copy(update={"write": "replace"})
+    destination = pipeline.destination.model_copy(update={"write": write})
     return pipeline.model_copy(update={"destination": destination})
 
 

@@ -193,3 +193,16 @@ def test_a_date_that_python_does_not_have_can_be_shown(project: Path) -> None:
     far = pipeline(source={"type": "file", "path": "eras.csv"}, transform={"derive": {"far": "CAST(day AS DATE)"}})
     assert [row.result and str(row.result["far"]) for row in preview(far, limit=1)] == ["12345-06-07"]
     assert run_pipeline(far).preview[0]["id"] == "1"
+
+
+def test_a_replay_into_a_replaced_table_keeps_the_rows_that_are_there(project: Path) -> None:
+    write_payments(project)
+    table = {"connection": "duckdb:///warehouse.duckdb", "table": "payments"}
+    replaced = {"type": "database", "write": "replace", **table}
+    run_pipeline(pipeline(destination=replaced))
+    fixed = pipeline(
+        destination=replaced,
+        transform={"convert": {"amount": "decimal(18,2)"}, "validate": {"id": {"required": True}}},
+    )
+    assert run_pipeline(fixed, replay=True).loaded == 2
+    assert rows(project, "SELECT count(*) FROM payments") == [(4,)]
