@@ -17,7 +17,8 @@ import duckdb
 from errors import RuleError
 from etl.convert import INTEGERS, conversion, described, is_nested
 from etl.pipeline import Checks, Scalar
-from etl.session import Session, literal
+from etl.quoting import literal
+from etl.session import Session
 
 _SHOWN = 80
 """Characters of a value that a message shows."""

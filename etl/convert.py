@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import re
 
-from etl.session import literal
+from etl.quoting import literal
 
 INTEGERS = {
     "TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT",

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import orjson
 
 from errors import RuleError
+from etl.quoting import quoted
 
 if TYPE_CHECKING:
     import duckdb
@@ -131,9 +132,7 @@ def result_type(text: str, types: Mapping[str, str]) -> str | None:
     expression = parse(text)
     known = {name.lower(): kind for name, kind in types.items()}
     row = ", ".join(
-        f"CAST(NULL AS {known[name.lower()]}) AS {_quoted(name)}"
-        if name.lower() in known
-        else f"NULL AS {_quoted(name)}"
+        f"CAST(NULL AS {known[name.lower()]}) AS {quoted(name)}" if name.lower() in known else f"NULL AS {quoted(name)}"
         for name in {name.lower(): name for name in expression.columns}.values()
     )
     try:
@@ -327,10 +326,6 @@ def _type_error(error: duckdb.Error) -> ExpressionError:
     if 0 < len(forms) <= 2:
         hint = "it takes " + " or ".join(forms)
     return ExpressionError(plain.removesuffix(" You might need to add explicit type casts."), hint=hint)
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
 
 
 def _offset(text: str, position: int) -> int:

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from errors import RuleError
 from etl.pipeline import Transform
-from etl.session import literal
+from etl.quoting import literal
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,8 @@ from etl.convert import INTEGERS, NoConversionError, conversion, engine_type, is
 from etl.expressions import Expression, ExpressionError, parse, result_type
 from etl.mapping import Mapped, mapped_columns, unknown_column
 from etl.pipeline import Checks, Transform
-from etl.session import ROWS, Session, Statement, quoted
+from etl.quoting import quoted
+from etl.session import ROWS, Session, Statement
 
 GOOD, BROKEN, FILTERED = range(3)
 """What a row is, in the column `status` of `Plan.judge`."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from itertools import groupby
 
-import duckdb
 import pyarrow as pa
 
+from etl.quoting import quoted
+from etl.session import ROWS, Session
 from etl.stream import Batch, Quarantined, State
 
 
@@ -52,13 +54,8 @@ class QuarantineSource:
 
 def _restore(types: dict[str, str], rows: Sequence[Quarantined]) -> pa.RecordBatch:
     """The values that the texts stand for (see `BadRow.types`)."""
-    texts = pa.table({name: pa.array([row.bad.row[name] for row in rows], pa.string()) for name in types})
-    casts = ", ".join(f"CAST({_quoted(name)} AS {kind}) AS {_quoted(name)}" for name, kind in types.items())
-    with duckdb.connect() as engine:
-        engine.execute("SET TimeZone = 'UTC'")
-        engine.register("texts", texts)
-        return engine.sql(f"SELECT {casts} FROM texts").to_arrow_table().combine_chunks().to_batches()[0]
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
+    texts = pa.record_batch({name: pa.array([row.bad.row[name] for row in rows], pa.string()) for name in types})
+    casts = [f"CAST(r{number} AS {kind}) AS {quoted(name)}" for number, (name, kind) in enumerate(types.items())]
+    with closing(Session()) as session:
+        values = session.prepare(f"SELECT {', '.join(casts)} FROM {ROWS}", texts.schema).table(texts)
+    return values.combine_chunks().to_batches()[0]

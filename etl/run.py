@@ -21,7 +21,8 @@ from etl.replay import QuarantineSource
 from etl.rules import Rules
 from etl.sources import open_source
 from etl.stream import BadRow, Batch, Broken, Extraction, Load, Progress, RunReport, Source
-from events.envelope import Event, Metadata, new_id
+from events.cause import Cause, caused_by, new_event
+from events.envelope import new_id
 from events.log import open_log
 from settings import get_settings
 
@@ -79,9 +80,10 @@ def _run(pipeline: Pipeline, run_id: str, progress: Progress | None, full_refres
         destination.begin(run_id, replayed=waiting.ids if waiting else ()) as load,
     ):
         _stream(pipeline, extraction, load, report, progress)
-        report.state_after = extraction.state() or state
+        after = extraction.state()
         _settle(load, report)
-        load.commit(extraction.state())
+        load.commit(after)
+        report.state_after = after or state
     report.bytes_read = extraction.bytes_read
     report.seconds = time.monotonic() - started
     report.peak_memory = _peak_memory()
@@ -111,7 +113,7 @@ def _count(report: RunReport, batch: Batch, rows: pa.RecordBatch, bad: Sequence[
     report.quarantined += len(bad)
     report.schema = {field.name: str(field.type) for field in rows.schema}
     report.preview = report.preview or _shown(rows.slice(0, SAMPLE))
-    report.rejected = [*report.rejected, *bad][:SAMPLE]
+    report.rejected = [*report.rejected, *bad[: SAMPLE - len(report.rejected)]]
 
 
 def _settle(load: Load, report: RunReport) -> None:
@@ -184,18 +186,14 @@ def _counts(report: RunReport) -> dict[str, object]:
 
 def _announce(pipeline: Pipeline, run_id: str, outcome: str, data: Mapping[str, object]) -> None:
     """Publishes how a run ended. Its rows are settled by now: a log that is out of order must not fail it."""
-    event = Event(
-        type=f"pivotal.pipeline.{outcome}",
-        aggregate_type="pipeline",
-        aggregate_id=pipeline.name,
-        data={
-            "source": pipeline.source.type,
-            "destination": pipeline.destination.type,
-            "run_id": run_id,
-            **data,
-        },
-        metadata=Metadata(source="pivotal/etl", dedupe_key=f"{run_id}/{outcome}/{new_id()}", correlation_id=run_id),
-    )
+    with caused_by(Cause(correlation_id=run_id)):
+        event = new_event(
+            f"pivotal.pipeline.{outcome}",
+            ("pipeline", pipeline.name),
+            {"source": pipeline.source.type, "destination": pipeline.destination.type, "run_id": run_id, **data},
+            source="pivotal/etl",
+            dedupe_key=f"{run_id}/{outcome}/{new_id()}",
+        )
     try:
         with closing(open_log(get_settings().events_url)) as log:
             log.publish([event])

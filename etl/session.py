@@ -125,16 +125,6 @@ def _numbered(table: pa.Table) -> pa.Table:
     return table.rename_columns([f"r{number}" for number in range(table.num_columns)])
 
 
-def quoted(name: str) -> str:
-    """A name as an SQL identifier."""
-    return '"' + name.replace('"', '""') + '"'
-
-
-def literal(text: str) -> str:
-    """A text as an SQL literal."""
-    return "'" + text.replace("'", "''") + "'"
-
-
 def _is_json(text: str) -> bool:
     """Whether a text is JSON by RFC 8259, with no key twice. DuckDB's own parser takes [1,] and NaN."""
     try:

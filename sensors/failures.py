@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 import dagster as dg
 from dagster._core.event_api import EventLogRecord
 
-from events.envelope import Event, Metadata
+from events.cause import Cause, caused_by, new_event
+from events.envelope import Event
 from resources.event_log import EventLogResource
 
 MOST_ALERTS = 100
@@ -44,14 +45,15 @@ def run_failure_alerts(context: dg.SensorEvaluationContext, event_log: EventLogR
 
 def _alert(record: EventLogRecord) -> Event:
     entry = record.event_log_entry
-    return Event(
-        type="pivotal.run.failed",
-        aggregate_type="run",
-        aggregate_id=entry.run_id,
-        data={"run_id": entry.run_id, "job": entry.job_name, "error": _error(entry.get_dagster_event())},
-        timestamp=datetime.fromtimestamp(entry.timestamp, UTC),
-        metadata=Metadata(source="pivotal/dagster", dedupe_key=entry.run_id, correlation_id=entry.run_id),
-    )
+    with caused_by(Cause(correlation_id=entry.run_id)):
+        return new_event(
+            "pivotal.run.failed",
+            ("run", entry.run_id),
+            {"run_id": entry.run_id, "job": entry.job_name, "error": _error(entry.get_dagster_event())},
+            source="pivotal/dagster",
+            dedupe_key=entry.run_id,
+            timestamp=datetime.fromtimestamp(entry.timestamp, UTC),
+        )
 
 
 def _error(failure: dg.DagsterEvent) -> str:

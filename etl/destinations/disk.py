@@ -1,4 +1,4 @@
-"""Files: where they are, and trouble with the disk in words."""
+"""Trouble with the disk, in words."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from errors import DestinationError
-from settings import get_settings
 
 _HINTS = {
     errno.ENOSPC: "the disk is full: free some space, then run again",
@@ -31,18 +30,3 @@ def disk_errors(where: Path | str) -> Iterator[None]:
         reason = error.strerror or str(error)
         hint = _HINTS.get(error.errno or 0)
         raise DestinationError(f"{where}: {reason}", hint=hint, retryable=full) from None
-
-
-def database_file(url: str) -> Path:
-    """The file of an embedded database.
-
-    Args:
-        url: `sqlite:///relative/to/the/project` or `sqlite:////absolute`.
-
-    Raises:
-        DestinationError: The URL names no file.
-    """
-    kind, _, file = url.partition(":///")
-    if not file or file == ":memory:":
-        raise DestinationError(f"{url}: names no file", hint=f"write {kind.partition(':')[0]}:///data/name.db")
-    return get_settings().path(file)

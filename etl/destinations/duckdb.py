@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 import threading
-import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,16 +13,16 @@ import duckdb
 import pyarrow as pa
 
 from errors import DestinationError
-from etl.destinations.disk import database_file, disk_errors
+from etl.destinations.disk import disk_errors
 from etl.destinations.merge import Merge
 from etl.destinations.names import Name, split
 from etl.destinations.transaction import SqlWarehouse
 from etl.destinations.types import INTERVAL, JSON, Column
+from etl.embedded import database_file, held, open_duckdb
 from settings import get_settings
 
 _MEMORY = "25%"
 """Of the machine's: DuckDB takes 80 % by itself, and fails where a primary key or an update needs more than it may."""
-_LONGEST_PAUSE = 0.25
 
 _DECLARED = {
     pa.bool_(): "BOOLEAN",
@@ -54,7 +52,7 @@ def warehouse(url: str) -> SqlWarehouse:
     Raises:
         DestinationError: The URL names no file.
     """
-    path = database_file(url)
+    path = database_file(url, DestinationError)
     return SqlWarehouse(url, lambda writes: DuckDB(path, url, writes=writes), path.exists, spool=path.parent)
 
 
@@ -172,7 +170,7 @@ class DuckDB:
 def _take_turn(path: Path, label: str) -> threading.Lock:
     lock = _writers[path.resolve()]
     if not lock.acquire(timeout=get_settings().lock_timeout):
-        raise _busy(label, "another thread of this process")
+        raise held(label, "another thread of this process", DestinationError)
     return lock
 
 
@@ -180,27 +178,10 @@ def _open(path: Path, label: str) -> duckdb.DuckDBPyConnection:
     """Opens the file, waiting for another process to close it."""
     with disk_errors(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
-    deadline = time.monotonic() + get_settings().lock_timeout
-    pause = 0.01
-    while True:
-        try:
-            return duckdb.connect(path)
-        except duckdb.Error as error:
-            held = re.search(r"lock.* is held in (.+?)\. See", str(error), re.DOTALL)
-            if "set lock on file" not in str(error):
-                raise _refused(label, error) from None
-            if time.monotonic() >= deadline:
-                raise _busy(label, held[1] if held else "another process") from None
-        time.sleep(pause)
-        pause = min(pause * 2, _LONGEST_PAUSE)
-
-
-def _busy(label: str, holder: str) -> DestinationError:
-    return DestinationError(
-        f"{label}: held by {holder} (waited {get_settings().lock_timeout:g} s)",
-        hint="close it there, or raise PIVOTAL_LOCK_TIMEOUT",
-        retryable=True,
-    )
+    try:
+        return open_duckdb(path, label, DestinationError)
+    except duckdb.Error as error:
+        raise _refused(label, error) from None
 
 
 def _refused(label: str, error: duckdb.Error) -> DestinationError:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from etl.destinations.names import Name
 from etl.destinations.types import Column
-from etl.session import quoted
+from etl.quoting import quoted
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from errors import DestinationError
-from etl.session import quoted
+from etl.quoting import quoted
 
 
 @dataclass(frozen=True, slots=True)

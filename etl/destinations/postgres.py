@@ -15,7 +15,7 @@ from etl.destinations.merge import Merge
 from etl.destinations.names import Name, split
 from etl.destinations.transaction import SqlWarehouse
 from etl.destinations.types import INTERVAL, JSON, Column
-from etl.session import quoted
+from etl.quoting import quoted
 from settings import get_settings
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from etl.destinations.merge import Merge
 from etl.destinations.names import Name
 from etl.destinations.types import Column, fit, keep, untyped
 from etl.destinations.warehouse import Target
-from etl.session import quoted
+from etl.quoting import quoted
 
 
 class Database(Protocol):

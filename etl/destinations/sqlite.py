@@ -17,12 +17,13 @@ from typing import Any
 import pyarrow as pa
 
 from errors import DestinationError
-from etl.destinations.disk import database_file, disk_errors
+from etl.destinations.disk import disk_errors
 from etl.destinations.merge import Merge
 from etl.destinations.names import Name
 from etl.destinations.transaction import SqlWarehouse
 from etl.destinations.types import JSON, Column
-from etl.session import quoted
+from etl.embedded import database_file
+from etl.quoting import quoted
 from settings import get_settings
 
 _DECLARED = {
@@ -76,7 +77,7 @@ def warehouse(url: str) -> SqlWarehouse:
     Raises:
         DestinationError: The URL names no file.
     """
-    path = database_file(url)
+    path = database_file(url, DestinationError)
     return SqlWarehouse(url, lambda writes: SQLite(path, url, writes=writes), path.exists, spool=path.parent)
 
 

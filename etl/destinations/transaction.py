@@ -16,7 +16,7 @@ from etl.destinations.sql import Database, Table
 from etl.destinations.state import parse_state, state_to_arrow
 from etl.destinations.warehouse import Target, Writer
 from etl.destinations.writers import Loader, Merger, Spooled
-from etl.session import quoted
+from etl.quoting import quoted
 from etl.stream import BadRow, Quarantined, State
 
 QUARANTINE = Target("_pivotal_quarantine", "merge", key=("id",))

@@ -21,9 +21,9 @@ from typing import Protocol
 import pyarrow as pa
 
 from errors import SourceError
+from etl.embedded import database_file
 from etl.incremental import Edge, earlier, is_number, start_text
 from etl.pipeline import DatabaseSource
-from etl.sources.disk import database_file
 from etl.sources.rows import gathered, without_refused
 from etl.stream import Batch, Origin, State
 from etl.variables import resolve
@@ -141,7 +141,7 @@ class Database:
             SourceError: The table, a column or the query is wrong.
         """
         url = resolve(self._source.connection)
-        if _kind(url) not in _FILES or not database_file(url).is_file():
+        if _kind(url) not in _FILES or not database_file(url, SourceError).is_file():
             return None
         with closing(_connect(url)) as connection:
             return [column.name for column in _Plan(self._source, connection).columns]

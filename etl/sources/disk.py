@@ -12,6 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from errors import SourceError
+from etl.embedded import database_file
 from settings import get_settings
 
 _COMPRESSED = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}
@@ -71,25 +72,13 @@ def find(pattern: str) -> list[File]:
     return [File.at(Path(found)) for found in sorted(glob.glob(str(path), recursive=True)) if Path(found).is_file()]  # noqa: PTH207  (Path.glob takes no absolute pattern)
 
 
-def database_file(url: str) -> Path:
-    """The file of an embedded database: `sqlite:///relative/to/the/project`, `sqlite:////absolute`.
-
-    Raises:
-        SourceError: The URL names no file.
-    """
-    kind, _, file = url.partition("?")[0].partition(":///")
-    if not file or file == ":memory:":
-        raise SourceError(f"{url}: names no file", hint=f"write {kind.partition(':')[0]}:///data/name.db")
-    return get_settings().path(file)
-
-
 def existing_database_file(url: str) -> Path:
-    """As `database_file`, but it must be there.
+    """The file of an embedded database (`etl.embedded.database_file`), which must be there.
 
     Raises:
         SourceError: The URL names no file, or it is not there.
     """
-    path = database_file(url)
+    path = database_file(url, SourceError)
     if not path.is_file():
         raise SourceError(f"{url}: there is no such file", hint=f"looked for {path}")
     return path

@@ -7,8 +7,6 @@ Infinite dates and timestamps, and integers of more than 38 digits, send their r
 from __future__ import annotations
 
 import os
-import re
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,13 +15,12 @@ import duckdb
 import pyarrow as pa
 
 from errors import SourceError
-from etl.session import quoted
+from etl.embedded import open_duckdb
+from etl.quoting import quoted
 from etl.sources.database import Column, nearest
 from etl.sources.disk import existing_database_file
-from settings import get_settings
 
 _VECTORS = 4 * 2048  # rows that are fetched at once; wide ones need few
-_LONGEST_PAUSE = 0.25
 _AS_THEY_ARE = {
     "BOOLEAN", "TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "FLOAT",
     "DOUBLE", "VARCHAR", "BLOB", "TIME", "UUID", "JSON", "INTERVAL",
@@ -106,27 +103,11 @@ class DuckDB:
         self._connection.close()
 
     def _opened(self, path: Path) -> duckdb.DuckDBPyConnection:
-        """Opens the file, waiting for another process to close it.
-
-        For writing if that may be: a process cannot open a file both ways, and the destination may be the same file.
-        """
-        patience = get_settings().lock_timeout
-        deadline, pause = time.monotonic() + patience, 0.01
-        while True:
-            try:
-                return duckdb.connect(path, read_only=not os.access(path, os.W_OK))
-            except duckdb.Error as error:
-                held = re.search(r"lock.* is held in (.+?)\. See", str(error), re.DOTALL)
-                if "set lock on file" not in str(error):
-                    raise self._told(error) from None
-                if time.monotonic() >= deadline:
-                    raise SourceError(
-                        f"{self._shown}: held by {held[1] if held else 'another process'} (waited {patience:g} s)",
-                        hint="close it there, or raise PIVOTAL_LOCK_TIMEOUT",
-                        retryable=True,
-                    ) from None
-            time.sleep(pause)
-            pause = min(pause * 2, _LONGEST_PAUSE)
+        """Opens the file, for writing if that may be: a process cannot open one both ways, and may write to it, too."""
+        try:
+            return open_duckdb(path, self._shown, SourceError, read_only=not os.access(path, os.W_OK))
+        except duckdb.Error as error:
+            raise self._told(error) from None
 
     @contextmanager
     def _errors(self) -> Iterator[None]:

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from errors import SourceError
-from etl.session import quoted
+from etl.quoting import quoted
 from etl.sources.adbc import Adbc
 from etl.sources.database import Column, Finish, nearest
 from etl.sources.rows import BATCH_BYTES

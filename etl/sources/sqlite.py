@@ -23,7 +23,7 @@ from urllib.parse import quote
 import pyarrow as pa
 
 from errors import SourceError
-from etl.session import literal, quoted
+from etl.quoting import literal, quoted
 from etl.sources.adbc import Adbc
 from etl.sources.database import EDGE, REFUSED, Column, Finish, nearest
 from etl.sources.disk import existing_database_file
