@@ -12,18 +12,14 @@ from assets.pipelines import build_assets
 from etl.pipeline import Pipeline
 from resources.progress import RunProgress
 from schedules.pipelines import build_schedules
-from settings import get_settings
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
 @pytest.fixture(autouse=True)
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def _orders(project: Path) -> None:
     """A project with one file to load."""
-    monkeypatch.setenv("PIVOTAL_ROOT", str(tmp_path))
-    get_settings.cache_clear()
-    (tmp_path / "orders.csv").write_text("id,amount\n1,10.50\n2,-1\n3,7\n")
-    return tmp_path
+    (project / "orders.csv").write_text("id,amount\n1,10.50\n2,-1\n3,7\n")
 
 
 def pipeline(**parts: Any) -> Pipeline:

@@ -16,14 +16,6 @@ from events.log import open_log
 from settings import get_settings
 
 
-@pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty project folder that relative paths start from."""
-    monkeypatch.setenv("PIVOTAL_ROOT", str(tmp_path))
-    get_settings.cache_clear()
-    return tmp_path
-
-
 def pipeline(**parts: Any) -> Pipeline:
     declared = {
         "name": "payments",

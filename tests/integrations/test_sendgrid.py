@@ -6,7 +6,6 @@ import gc
 import logging
 import time
 import traceback
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +15,7 @@ from pydantic import SecretStr
 
 from integrations.calls import RetryBudget, idempotency_key
 from integrations.sendgrid import Message, SendGrid, SendGridConfig, SendGridIntegrationError
-from sandbox.serve import Running, running
+from sandbox.serve import Running
 from sandbox.wire import Misbehaviour
 
 KEY = "SG.this_is_never_logged"
@@ -30,18 +29,6 @@ WELCOME = Message(
     html='<a href="https://example.com">Hello</a>',
     categories=("welcome",),
 )
-
-
-@pytest.fixture(scope="module")
-def _server() -> Iterator[Running]:
-    with running() as served:
-        yield served
-
-
-@pytest.fixture
-def served(_server: Running) -> Running:
-    _server.sandbox.reset()
-    return _server
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import logging
 import subprocess
 import sys
 import traceback
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
@@ -16,25 +15,13 @@ from pydantic import SecretStr
 
 from integrations.calls import RetryBudget
 from integrations.stripe import Stripe, StripeConfig, StripeIntegrationError
-from sandbox.serve import Running, running
+from sandbox.serve import Running
 from sandbox.wire import Call, Misbehaviour
 from tests.integrations.web import Reply, Web
 
 KEY = "sk_test_this_is_never_logged"
 REFUSED_KEY = "sk_live_this_is_never_logged"
 TRIES = 3
-
-
-@pytest.fixture(scope="module")
-def _server() -> Iterator[Running]:
-    with running() as served:
-        yield served
-
-
-@pytest.fixture
-def served(_server: Running) -> Running:
-    _server.sandbox.reset()
-    return _server
 
 
 @pytest.fixture
