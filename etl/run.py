@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 from errors import AccountingError, InvalidRowsError, PivotalError
 from etl.destinations import open_destination
 from etl.nested import flatten
+from etl.overlap import WriteBehind, read_ahead
 from etl.pipeline import Pipeline
 from etl.replay import QuarantineSource
 from etl.rules import Rules
@@ -93,14 +94,19 @@ def _run(pipeline: Pipeline, run_id: str, progress: Progress | None, full_refres
 def _stream(
     pipeline: Pipeline, extraction: Extraction, load: Load, report: RunReport, progress: Progress | None
 ) -> None:
-    with closing(Rules(pipeline.transform)) as rules:
-        for batch in extraction:
+    """Reads, judges and writes at the same time, each batch in its turn."""
+    with (
+        closing(Rules(pipeline.transform)) as rules,
+        closing(read_ahead(extraction)) as batches,
+        WriteBehind() as behind,
+    ):
+        for batch in batches:
             done = rules.apply(batch)
             rows, bad = flatten(done.good), [*batch.bad, *done.bad]
             if bad and pipeline.on_invalid == "fail":
                 raise _invalid(pipeline, bad[0])
-            load.write(rows)
-            load.quarantine(bad)
+            behind.call(load.write, rows)
+            behind.call(load.quarantine, bad)
             _count(report, batch, rows, bad, done.filtered)
             if progress:
                 progress(report)

@@ -1,0 +1,69 @@
+"""Work that goes on beside the caller's: reading ahead, writing behind.
+
+It pays because Arrow, DuckDB and the drivers let go of Python's lock while they work.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
+from functools import partial
+from types import TracebackType
+from typing import Self, TypeVar, cast
+
+T = TypeVar("T")
+
+_END = object()
+
+
+def read_ahead(items: Iterable[T]) -> Generator[T]:
+    """The items; the next one is fetched, in one thread for all of them, while the caller works on this one.
+
+    Closing it waits for the item that is being fetched; what fetching raises is raised here.
+    """
+    iterator = iter(items)
+    fetch = partial(copy_context().run, next, iterator, _END)
+    with ThreadPoolExecutor(1, "read-ahead") as thread:
+        coming = thread.submit(fetch)
+        while (item := coming.result()) is not _END:
+            coming = thread.submit(fetch)
+            yield cast(T, item)
+
+
+class WriteBehind:
+    """Calls that are made one after the other, in one thread, while the caller goes on.
+
+    What one of them raises is raised by a later `call`, or at the end of the block; after it none is made.
+    """
+
+    def __init__(self) -> None:
+        self._failed = False
+        self._thread = ThreadPoolExecutor(1, "write-behind")
+        self._context = copy_context()
+        self._waiting: deque[Future[None]] = deque()
+
+    def call(self, work: Callable[..., None], *arguments: object) -> None:
+        """Makes a call, soon; waits while two are not done yet, so that what they hold stays bounded."""
+        while len(self._waiting) > 1:
+            self._waiting.popleft().result()
+        self._waiting.append(self._thread.submit(self._context.run, self._unless_failed, work, *arguments))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            while self._waiting and error is None:
+                self._waiting.popleft().result()
+        finally:
+            self._thread.shutdown(cancel_futures=True)
+
+    def _unless_failed(self, work: Callable[..., None], *arguments: object) -> None:
+        if not self._failed:
+            self._failed = True
+            work(*arguments)
+            self._failed = False
