@@ -53,6 +53,13 @@ class Settings(BaseSettings):
         None, description="SendGrid's public verification keys (base64 or PEM), comma-separated."
     )
 
+    s3_endpoint_url: str | None = Field(
+        None,
+        pattern="^https?://",
+        description="Where S3 answers, if it is not Amazon's: http://minio:9000. Credentials and region are AWS's own "
+        "variables (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION, AWS_PROFILE).",
+    )
+
     sandbox_host: str = Field("127.0.0.1", description="Address that the sandbox listens on.")
     sandbox_port: int = Field(8001, ge=0, le=65535, description="Port that the sandbox listens on.")
 
