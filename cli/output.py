@@ -41,6 +41,18 @@ def say_json(value: object, *, error: bool = False) -> None:
     click.echo(orjson.dumps(value, default=str, option=options).decode(), err=error)
 
 
+def ask(question: str) -> None:
+    """Goes on only after a yes.
+
+    Raises:
+        click.UsageError: There is no terminal to ask on.
+        click.Abort: The answer is no.
+    """
+    if not sys.stdin.isatty():
+        raise click.UsageError("there is nobody to ask; add --yes")
+    click.confirm(question, abort=True)
+
+
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Prints a table; cells may have several lines, numbers stand to the right."""
     texts = [[_text(value) for value in row] for row in rows]

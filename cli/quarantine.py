@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
 
-from cli.output import json_option, progress, say, say_json, table
+from cli.output import ask, json_option, progress, say, say_json, table
 from cli.pipelines import all_pipelines, broken_lines, find_pipeline, show_report
 
 if TYPE_CHECKING:
@@ -94,18 +93,12 @@ def drop(name: str, ids: tuple[str, ...], every: bool, yes: bool, as_json: bool)
     waiting = destination.quarantined()
     rows = waiting if every else _chosen(waiting, ids)
     if rows and not yes:
-        _ask(f"Drop {len(rows)} of {len(waiting)} rows for good?")
+        ask(f"Drop {len(rows)} of {len(waiting)} rows for good?")
     dropped = destination.drop_quarantined([row.id for row in rows])
     if as_json:
         say_json({"pipeline": name, "dropped": dropped})
     else:
         say(f"Dropped {dropped} row{'s' * (dropped != 1)}.")
-
-
-def _ask(question: str) -> None:
-    if not sys.stdin.isatty():
-        raise click.UsageError("there is nobody to ask; add --yes")
-    click.confirm(question, abort=True)
 
 
 def _chosen(rows: Sequence[Quarantined], ids: Sequence[str]) -> list[Quarantined]:

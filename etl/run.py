@@ -6,15 +6,15 @@ import logging
 import resource
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 import pyarrow as pa
-from filelock import FileLock, Timeout
 
 from errors import AccountingError, InvalidRowsError, PivotalError
 from etl.destinations import open_destination
+from etl.lock import only_run_of
 from etl.nested import flatten
 from etl.overlap import WriteBehind, read_ahead
 from etl.pipeline import Pipeline
@@ -60,7 +60,7 @@ def run_pipeline(
     """
     run_id = run_id or new_id()
     try:
-        with _only_run_of(pipeline):
+        with only_run_of(pipeline.name):
             report = _run(_writing(pipeline, full_refresh, replay), run_id, progress, full_refresh, replay)
     except PivotalError as error:
         _announce(pipeline, run_id, "failed", {"error": type(error).__name__, "message": error.message})
@@ -142,23 +142,6 @@ def _writing(pipeline: Pipeline, full_refresh: bool, replay: bool) -> Pipeline:
         return pipeline
     destination = pipeline.destination.model_copy(update={"write": write})
     return pipeline.model_copy(update={"destination": destination})
-
-
-@contextmanager
-def _only_run_of(pipeline: Pipeline) -> Iterator[None]:
-    """Holds the pipeline's lock; the kernel lets go of it when a run dies."""
-    settings = get_settings()
-    path = settings.path(f"data/locks/{pipeline.name}.lock")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(path, timeout=settings.lock_timeout):
-            yield
-    except Timeout:
-        raise PivotalError(
-            f"pipeline {pipeline.name}: another run is in progress (waited {settings.lock_timeout:g} s)",
-            hint="wait for it to end, or raise PIVOTAL_LOCK_TIMEOUT",
-            retryable=True,
-        ) from None
 
 
 def _invalid(pipeline: Pipeline, bad: BadRow) -> InvalidRowsError:
