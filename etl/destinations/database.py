@@ -8,7 +8,7 @@ from typing import Self
 
 import pyarrow as pa
 
-from etl.destinations.warehouse import Target, Transaction, Warehouse, open_warehouse
+from etl.destinations.warehouse import Scope, Target, Transaction, Warehouse, open_warehouse
 from etl.pipeline import DatabaseDestination
 from etl.stream import BadRow, Loaded, Quarantined, State
 
@@ -19,18 +19,19 @@ class TableDestination:
     Args:
         pipeline: The pipeline's name.
         declared: What its file says.
+        scope: The partition that the run is about; None for the whole table.
 
     Raises:
         DestinationError: The connection's URL cannot be read.
         ConfigError: A `${NAME}` in it has no value.
     """
 
-    def __init__(self, pipeline: str, declared: DatabaseDestination) -> None:
+    def __init__(self, pipeline: str, declared: DatabaseDestination, scope: Scope | None = None) -> None:
         from etl.loader import resolve
 
         self._pipeline = pipeline
         self._warehouse: Warehouse = open_warehouse(resolve(declared.connection))
-        self._target = Target(declared.table, declared.write, declared.key, declared.version)
+        self._target = Target(declared.table, declared.write, declared.key, declared.version, scope)
         self.label = f"{declared.table} in {self._warehouse.label}"
 
     def state(self) -> State | None:

@@ -6,7 +6,7 @@ One statement text serves every database; where they differ is behind `Database`
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import groupby
+from itertools import count, groupby
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -14,9 +14,12 @@ import pyarrow as pa
 from errors import DestinationError
 from etl.destinations.merge import Merge
 from etl.destinations.names import Name
+from etl.destinations.scope import bounds, refuse_outside
 from etl.destinations.types import Column, fit, keep, untyped
-from etl.destinations.warehouse import Target
+from etl.destinations.warehouse import Bound, Target
 from etl.quoting import quoted
+
+_numbers = count()
 
 
 class Database(Protocol):
@@ -107,11 +110,41 @@ class Table:
             self._check_key(rows)
         elif rows.num_rows:
             raise untyped(self.target.table, rows)
-        return fit(self.target.table, rows.select(known), {name: self.column(name) for name in known})
+        fitted = fit(self.target.table, rows.select(known), {name: self.column(name) for name in known})
+        if fitted.num_rows and self.target.scope:
+            refuse_outside(self.target.table, fitted, self.column(self.target.scope.column), self.target.scope)
+        return fitted
 
     def column(self, name: str) -> Column:
         """The column of that name, as the database compares names."""
-        return self._columns[self.database.key(name)]
+        column = self._columns.get(self.database.key(name))
+        if column is None:
+            raise DestinationError(
+                f"{self.target.table}: the table has no column {name}",
+                hint=f"it has: {', '.join(column.name for column in self._columns.values())}",
+            )
+        return column
+
+    @property
+    def scope(self) -> str:
+        """What SQL says behind WHERE of the rows that the target is about; nothing if it is about all of them."""
+        scope = self.target.scope
+        if scope is None:
+            return ""
+        column = self.column(scope.column)
+        name = f"{quoted(column.name)} {column.order}"
+        if scope.values:
+            return f"{name} IN {self.constant(column, scope.values)}"
+        low = [f"{name} >= {self.constant(column, [scope.low])}"] if scope.low is not None else []
+        high = [f"{name} < {self.constant(column, [scope.high])}"] if scope.high is not None else []
+        return " AND ".join([*low, *high])
+
+    def constant(self, column: Column, values: Sequence[Bound]) -> str:
+        """Values as a subquery: they go in as rows do, so that they are what rows of the same values are."""
+        name = Name([f"_pivotal_constant_{next(_numbers)}"], temporary=True)
+        create(self.database, name, [column])
+        self.database.insert(name, pa.record_batch([bounds(self.target.table, column, values)], names=[column.name]))
+        return f"(SELECT {quoted(column.name)} FROM {name.sql})"
 
     def make(self) -> None:
         """Creates or widens the table so that it has every column that rows brought."""
@@ -150,11 +183,12 @@ class Table:
                 )
 
     def _check_key(self, rows: pa.RecordBatch) -> None:
-        needed = [*self.target.key, *([self.target.version] if self.target.version else [])]
-        for name in needed:
+        scope = self.target.scope and self.target.scope.column
+        for name in filter(None, [*self.target.key, self.target.version, scope]):
             if name not in rows.schema.names:
+                naming = "`partitions`" if name == scope else "`key` or `version`"
                 raise DestinationError(
-                    f"{self.target.table}: the rows have no column {name}, which `key` or `version` names",
+                    f"{self.target.table}: the rows have no column {name}, which {naming} names",
                     hint=f"the rows have: {', '.join(rows.schema.names)}",
                 )
         for name in self.target.key:

@@ -16,6 +16,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date, datetime
+from decimal import Decimal
 from types import TracebackType
 from typing import Literal, Protocol, Self
 
@@ -23,6 +25,32 @@ import pyarrow as pa
 
 from errors import DestinationError
 from etl.stream import BadRow, Loaded, Quarantined, State
+
+
+Bound = bool | int | Decimal | str | date | datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """The part of a table that a run is about: a partition. Rows outside of it are not deleted, and not taken.
+
+    Args:
+        column: The table's column.
+        low: The lowest value; None if there is none. Where the column has a zone, a moment without one is in UTC.
+        high: The first value above; None if there is none.
+        values: Instead of bounds, the values themselves.
+    """
+
+    column: str
+    low: Bound | None = None
+    high: Bound | None = None
+    values: Sequence[Bound] = ()
+
+    def __str__(self) -> str:
+        if self.values:
+            return f"{self.column} in [{', '.join(map(str, self.values))}]"
+        low, high = ("..." if bound is None else str(bound) for bound in (self.low, self.high))
+        return f"{self.column} in [{low}, {high})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +66,14 @@ class Target:
         key: Columns that identify a row. Never NULL.
         version: With `merge`: a row is updated only by one whose version is not older; the highest one of a
             transaction wins. Without it the last row wins.
+        scope: The rows that `replace` replaces; None for all of them.
     """
 
     table: str
     write: Literal["append", "replace", "merge"]
     key: Sequence[str] = ()
     version: str | None = None
+    scope: Scope | None = None
 
 
 class Writer(Protocol):

@@ -50,7 +50,8 @@ class Loader:
             # DELETE, not TRUNCATE or a new table: readers with an older snapshot keep seeing the old rows, and
             # grants, views and indexes stay.
             table.database.lock(table.name)
-            table.database.run(f"DELETE FROM {table.name.sql}")
+            where = f" WHERE {table.scope}" if self._target.scope else ""
+            table.database.run(f"DELETE FROM {table.name.sql}{where}")
         return table
 
 
