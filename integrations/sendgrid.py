@@ -15,14 +15,13 @@ import ssl
 import urllib.error
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from errors import IntegrationError
-from integrations.calls import RetryBudget, call, hint, idempotency_key, retry_after, silence, without_addresses
+from integrations.calls import RetryBudget, call, hint, idempotency_key, retry_wait, silence, without_addresses
 
 if TYPE_CHECKING:
     from python_http_client.exceptions import HTTPError
@@ -160,7 +159,7 @@ def _refused(error: HTTPError, operation: str, unsure: str) -> SendGridIntegrati
         service="sendgrid",
         operation=operation,
         status=status,
-        retry_after=_wait(error.headers),
+        retry_after=retry_wait(error.headers or {}),
         hint=hint(status) if not_taken else unsure,
         retryable=status in {429, 503},
     )
@@ -186,13 +185,3 @@ def _says(body: bytes) -> str:
     except (ValueError, KeyError, TypeError):
         return "with something that is not SendGrid's"
     return without_addresses("; ".join(told))
-
-
-def _wait(headers: Mapping[str, str] | None) -> float | None:
-    """Seconds to wait: Retry-After, or SendGrid's own X-RateLimit-Reset (a Unix time)."""
-    if headers is None:
-        return None
-    reset = headers.get("X-RateLimit-Reset")
-    if reset is None or not reset.isdigit() or "Retry-After" in headers:
-        return retry_after(headers.get("Retry-After"))
-    return max(0.0, int(reset) - datetime.now(UTC).timestamp())

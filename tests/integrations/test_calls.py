@@ -7,7 +7,16 @@ from email.utils import format_datetime
 import pytest
 
 from errors import IntegrationError
-from integrations.calls import RetryBudget, call, idempotency_key, retry_after, silence, without_addresses
+from integrations.calls import (
+    RetryBudget,
+    call,
+    idempotency_key,
+    retry_after,
+    retry_wait,
+    silence,
+    used_up,
+    without_addresses,
+)
 
 
 def failing(*, retryable: bool = True, wait: float | None = None) -> IntegrationError:
@@ -98,6 +107,32 @@ def test_retry_after_is_read_as_a_date_and_a_past_one_means_now() -> None:
     soon = datetime.now(UTC) + timedelta(seconds=90)
     assert retry_after(format_datetime(soon, usegmt=True)) == pytest.approx(90, abs=5)
     assert retry_after("Wed, 21 Oct 2015 07:28:00 GMT") == 0
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({}, None),
+        ({"RateLimit": '"default";r=0;t=30'}, 30),
+        ({"RateLimit": '"burst";r=5;t=1, "hour";r=0;t=40'}, 40),
+        ({"RateLimit": '"default";r=1;t=30'}, None),
+        ({"RateLimit": "nonsense"}, None),
+        ({"RateLimit-Remaining": "0", "RateLimit-Reset": "12"}, 12),
+        ({"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "12"}, 12),
+        ({"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "1445412480"}, 0),
+        ({"X-RateLimit-Remaining": "7", "X-RateLimit-Reset": "12"}, None),
+        ({"X-RateLimit-Remaining": "0"}, None),
+        ({"X-RateLimit-Remaining": "none", "X-RateLimit-Reset": "soon"}, None),
+    ],
+)
+def test_a_rate_limit_that_is_used_up_says_until_when(headers: dict[str, str], seconds: float | None) -> None:
+    assert used_up(headers) == seconds
+
+
+def test_a_refusal_without_retry_after_is_waited_for_until_the_rate_limit_is_renewed() -> None:
+    soon = str(int(datetime.now(UTC).timestamp()) + 90)
+    assert retry_wait({"X-RateLimit-Reset": soon}) == pytest.approx(90, abs=5)
+    assert retry_wait({"Retry-After": "7", "X-RateLimit-Reset": soon}) == 7
 
 
 def test_addresses_are_taken_out_of_messages() -> None:

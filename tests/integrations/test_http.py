@@ -12,8 +12,8 @@ import pytest
 
 from errors import IntegrationError
 from integrations.calls import RetryBudget
-from integrations.http import Credential, HttpClient, Limits, clean_url
-from tests.integrations.web import Reply, Web
+from integrations.http import ClientCredentials, Credential, HttpClient, Limits, clean_url
+from tests.integrations.web import Asked, Reply, Web
 
 QUICK = RetryBudget(attempts=4, first_wait=0.001, longest_wait=2.0)
 
@@ -216,3 +216,140 @@ def test_links_of_the_link_header_are_absolute(web: Web) -> None:
     web.replies([Reply([], headers={"Link": '</orders?page=2>; rel="next"'})])
     with client(web) as http:
         assert http.get("/orders").links == {"next": f"{web.url}/orders?page=2"}
+
+
+def test_a_link_that_leads_nowhere_harms_nobody_who_does_not_follow_it(web: Web) -> None:
+    for link in ("garbage", "<<<>>;;; rel", ",,,", '<http://[bad>; rel="next"', "<http://x:99999999/>; rel=next"):
+        web.replies([Reply([1], headers={"Link": link})])
+        with client(web) as http:
+            assert http.get("/orders").data == [1]
+
+
+def test_a_key_in_the_query_goes_to_its_own_origin_only_and_does_not_show(web: Web) -> None:
+    other = Web()
+    try:
+        web.replies([Reply(status=302, headers={"Location": f"{other.url}/elsewhere?appid=k3y"}), Reply(status=404)])
+        with client(web, credential=Credential("appid", "k3y", in_query=True)) as http:
+            shown = http.get("/", params={"page": 1}).url
+            with pytest.raises(IntegrationError) as caught:
+                http.get("/", params={"page": 2})
+        assert [request.params for request in web.asked] == [{"page": str(n), "appid": "k3y"} for n in (1, 2)]
+        assert other.asked[0].params == {}
+        assert "k3y" not in shown + str(caught.value) + repr(caught.value)
+    finally:
+        other.stop()
+
+
+def test_a_post_that_a_redirect_turns_into_a_get_is_not_taken_for_done(web: Web) -> None:
+    web.answer = lambda asked: Reply({}) if asked.path == "/new" else Reply(status=302, headers={"Location": "/new"})
+    with client(web) as http, pytest.raises(IntegrationError, match=r"redirected to .*/new") as caught:
+        http.post("/old", json={}, repeatable=True)
+    assert "nothing was done there" in str(caught.value)
+    web.answer = lambda asked: Reply({}) if asked.path == "/new" else Reply(status=308, headers={"Location": "/new"})
+    with client(web) as http:
+        http.post("/old", json={"id": 7})
+    assert (web.asked[-1].method, web.asked[-1].body) == ("POST", b'{"id":7}')
+
+
+def test_a_refusal_that_is_accepted_is_an_answer(web: Web) -> None:
+    web.replies([Reply({"error": "no"}, status=422)])
+    with client(web) as http:
+        assert http.post("/orders", accept={422}).data == {"error": "no"}
+
+
+def test_the_next_call_waits_until_a_used_up_rate_limit_is_renewed(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr("integrations.http.time.sleep", pauses.append)
+    web.replies(
+        [Reply({}, headers={"RateLimit": '"minute";r=0;t=2'}), Reply({}, headers={"RateLimit": '"hour";r=0;t=9'})]
+    )
+    with client(web) as http:
+        for _ in range(3):
+            http.get("/")
+    # The first call has nothing to wait for; the third would wait longer than the budget allows.
+    assert [round(pause) for pause in pauses] == [0, 2, 2]
+
+
+# --- tokens -----------------------------------------------------------------------------------------------------
+
+
+class Tokens:
+    """A service with tokens of its own: `refused` ones are answered with 401."""
+
+    def __init__(self, web: Web, **told: Any) -> None:
+        self.given = 0
+        self.refused: set[str] = set()
+        self._told = told
+        self._lock = threading.Lock()
+        web.answer = self._answer
+
+    def _answer(self, asked: Asked) -> Reply:
+        if asked.path == "/token":
+            with self._lock:
+                self.given += 1
+                return Reply({"access_token": f"t0ken{self.given}", "token_type": "bearer", **self._told})
+        token = asked.headers["authorization"].removeprefix("Bearer ")
+        return Reply({"token": token}, status=401 if token in self.refused else 200)
+
+
+def tokens_of(web: Web, **options: Any) -> ClientCredentials:
+    return ClientCredentials(f"{web.url}/token", "ada", "s3cret", **options)
+
+
+def test_a_token_is_asked_for_once_and_sent_with_every_call(web: Web) -> None:
+    service = Tokens(web, expires_in=3600)
+    with client(web, credential=tokens_of(web, params={"scope": "read write"})) as http:
+        threads = [threading.Thread(target=http.get, args=("/orders",)) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert service.given == 1
+    asked = web.asked[0]
+    assert (asked.method, asked.body) == ("POST", b"grant_type=client_credentials&scope=read+write")
+    assert asked.headers["authorization"] == Credential.basic("ada", "s3cret").value
+    assert {request.headers["authorization"] for request in web.asked[1:]} == {"Bearer t0ken1"}
+
+
+def test_a_token_that_expires_is_renewed_before_it_is_refused(web: Web) -> None:
+    service = Tokens(web, expires_in=0)
+    with client(web, credential=tokens_of(web)) as http:
+        assert [http.get("/orders").data["token"] for _ in range(2)] == ["t0ken1", "t0ken2"]
+    assert service.given == 2
+
+
+def test_a_token_that_is_refused_is_renewed_once(web: Web) -> None:
+    service = Tokens(web)
+    with client(web, credential=tokens_of(web)) as http:
+        http.get("/orders")
+        service.refused.add("t0ken1")
+        assert http.get("/orders").data == {"token": "t0ken2"}
+        service.refused |= {"t0ken2", "t0ken3"}
+        with pytest.raises(IntegrationError, match="answered 401"):
+            http.get("/orders")
+    assert service.given == 3
+
+
+def test_asking_for_a_token_is_part_of_the_calls_own_budget(web: Web) -> None:
+    web.replies([Reply(status=503)])
+    with client(web, credential=tokens_of(web)) as http, pytest.raises(IntegrationError, match="/token: answered 503"):
+        http.get("/orders")
+    assert len(web.asked) == QUICK.attempts
+
+
+@pytest.mark.parametrize(
+    ("reply", "message"),
+    [
+        (Reply({"error": "invalid_client"}, status=401), "/token: invalid_client"),
+        (Reply({"error": "invalid_scope"}, status=400), "/token: invalid_scope"),
+        (Reply(b"<html>"), "/token: answered 200 OK, without a token"),
+        (Reply([]), "/token: answered 200 OK, without a token"),
+    ],
+)
+def test_a_service_that_gives_no_token_says_why_and_shows_no_secret(web: Web, reply: Reply, message: str) -> None:
+    web.replies([reply])
+    with client(web, credential=tokens_of(web)) as http, pytest.raises(IntegrationError, match=message) as caught:
+        http.get("/orders")
+    assert "check the client's id" in str(caught.value)
+    assert len(web.asked) == 1
+    assert "s3cret" not in str(caught.value)
