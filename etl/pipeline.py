@@ -152,6 +152,33 @@ class Incremental(Model):
     start: Scalar | date | datetime | None = Field(None, description="Where the first run starts.")
 
 
+class Filter(Model):
+    """What a column's value must be for its row to be read: all of it. As in SQL, NULL is neither equal nor unequal."""
+
+    equal: Scalar | None = Field(None, alias="=", description="This value; null: none.")
+    not_equal: Scalar | None = Field(None, alias="!=", description="Another value; null: any.")
+    less: Scalar | None = Field(None, alias="<", description="Less than this.")
+    at_most: Scalar | None = Field(None, alias="<=", description="This or less.")
+    more: Scalar | None = Field(None, alias=">", description="More than this.")
+    at_least: Scalar | None = Field(None, alias=">=", description="This or more.")
+    in_: list[Scalar] = Field([], alias="in", min_length=1, max_length=1000, description="One of these.")
+    not_in: list[Scalar] = Field([], min_length=1, max_length=1000, description="Another value than these.")
+
+    @field_validator("less", "at_most", "more", "at_least")
+    @classmethod
+    def _nothing_is_beside_null(cls, value: Scalar | None) -> Scalar:
+        if value is None:
+            raise ValueError('compared with null, and no value is less or more than that; write {"!=": null}')
+        return value
+
+
+def _filter(value: object) -> object:
+    """The short forms: `region: eu`, `status: [paid, open]`, `deleted_at: null`."""
+    if isinstance(value, dict | Filter):
+        return value
+    return {"in": value} if isinstance(value, list) else {"=": value}
+
+
 class DatabaseSource(Model):
     """Rows of a table or a query, from any database that SQLAlchemy knows."""
 
@@ -160,6 +187,9 @@ class DatabaseSource(Model):
     table: Text | None = Field(None, description="Table or view, with its schema where it has one.")
     query: Text | None = Field(None, description="One SELECT, instead of a table.", validate_default=True)
     columns: list[Text] | None = Field(None, min_length=1, description="Columns to read; all if not given.")
+    filters: dict[Text, Annotated[Filter, BeforeValidator(_filter, Filter | list[Scalar] | Scalar | None)]] = Field(
+        {}, description='Rows to read: {region: eu, status: [paid, open], created_at: {">=": 2024-01-01}}.'
+    )
     incremental: Incremental | None = None
 
     @field_validator("query")
@@ -310,6 +340,14 @@ class Transform(Model):
     checks: dict[Text, Checks] = Field({}, alias="validate", description="Column -> what its values must be.")
     derive: dict[Text, Text] = Field({}, description="New column -> SQL expression over the row's columns.")
     filter: list[Text] = Field([], description="SQL predicates; a row stays if all of them are true.")
+    on_new_column: Literal["add", "ignore", "fail"] = Field(
+        "add",
+        description="A column that no rule names and that the destination does not have yet: add it, leave it out, or "
+        "fail the run.",
+    )
+    on_missing_column: Literal["fail"] | None = Field(
+        "fail", description="A column that a rule names and the data lacks: fail the run, or take it as null."
+    )
 
     @property
     def keeps_rest(self) -> bool:
@@ -360,6 +398,49 @@ class FileDestination(Model):
 Destination = Annotated[DatabaseDestination | FileDestination, Field(discriminator="type")]
 
 
+# --- partitions -----------------------------------------------------------------------------------------------
+
+
+class Partitions(Model):
+    """Parts of the rows, each of which can be run again on its own: by time, or by value."""
+
+    by: Text = Field(description="Column, by its name after `map`; a row where it is NULL is in no partition.")
+    every: Literal["hour", "day", "week", "month"] | None = Field(
+        None, description="By time: how long each is, in UTC; weeks begin on Monday."
+    )
+    start: date | None = Field(None, description="By time: when the first one begins.")
+    values: list[Text] = Field(
+        [], description="By value: the values, instead of `every` and `start`.", validate_default=True
+    )
+
+    @field_validator("start")
+    @classmethod
+    def _starts_whole(cls, start: date | None, info: ValidationInfo) -> date | None:
+        every = info.data.get("every")
+        if start and ((every == "week" and start.weekday()) or (every == "month" and start.day != 1)):
+            raise ValueError(f"not the beginning of a {every}; write {_whole(every, start)}")
+        return start
+
+    @field_validator("values")
+    @classmethod
+    def _by_time_or_value(cls, values: list[str], info: ValidationInfo) -> list[str]:
+        if "every" in info.data and "start" in info.data:
+            time = [name for name in ("every", "start") if info.data[name] is not None]
+            if len(time) != (0 if values else 2):
+                raise ValueError(
+                    f"`values` beside `{time[0]}`; leave one of them out"
+                    if values
+                    else "neither by time nor by value; give `every` and `start`, or `values`"
+                )
+        if len(set(values)) < len(values):
+            raise ValueError("one value twice; name each of them once")
+        return values
+
+
+def _whole(every: str, start: date) -> date:
+    return start.replace(day=1) if every == "month" else start - timedelta(days=start.weekday())
+
+
 # --- pipeline -------------------------------------------------------------------------------------------------
 
 
@@ -381,6 +462,9 @@ class Pipeline(Model):
         "quarantine", description="What becomes of a row that breaks a rule: set it aside, or fail the run."
     )
     schedule: Cron | None = Field(None, description="Cron expression, in UTC.")
+    partitions: Partitions | None = Field(
+        None, description="Parts of the rows that are run, and replaced or merged, on their own."
+    )
 
     @field_validator("destination")
     @classmethod
@@ -391,6 +475,30 @@ class Pipeline(Model):
             )
             raise PydanticCustomError("value_error", message, {"at": "write"})
         return destination
+
+    @field_validator("partitions")
+    @classmethod
+    def _can_be_partitioned(cls, partitions: Partitions | None, info: ValidationInfo) -> Partitions | None:
+        if not partitions or not {"source", "transform", "destination"} <= set(info.data):
+            return partitions
+        if wrong := _unpartitionable(partitions.by, partitions, info.data):
+            raise PydanticCustomError("value_error", wrong, {"at": "by"})  # type: ignore[arg-type]
+        return partitions
+
+
+def _unpartitionable(by: str, partitions: Partitions, data: dict[str, Any]) -> str | None:
+    """Why a pipeline cannot have these partitions, if it cannot."""
+    transform: Transform = data["transform"]
+    database = data["source"].type == "database"
+    if data["destination"].type != "database":
+        return "`partitions` need a table that can be replaced in parts; load into a database"
+    if not transform.keeps_rest and by not in [*transform.named_columns, *transform.derive]:
+        return f"`{by}` is not in the result; name it in `map`"
+    if database and by in transform.derive:
+        return f"`{by}` is derived, so the database cannot be asked for its rows; use a column that the source has"
+    if database and partitions.values and by in transform.convert:
+        return f"`{by}` is converted, so the database cannot be asked for its values; leave it out of `convert`"
+    return None
 
 
 def json_schema() -> dict[str, Any]:

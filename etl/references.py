@@ -95,9 +95,11 @@ def _ask(pipeline: Pipeline) -> list[str] | None:
     """What the source says itself; a source that cannot be read now is no mistake of the file."""
     from etl.sources import open_source
 
-    everything = pipeline.source.model_copy(update={"incremental": None})  # its cursor is looked for here
+    source = pipeline.source.model_copy(update={"incremental": None})  # its cursor is looked for here
+    if isinstance(source, DatabaseSource):
+        source = source.model_copy(update={"filters": {}})
     try:
-        return open_source(pipeline.model_copy(update={"source": everything})).columns()
+        return open_source(pipeline.model_copy(update={"source": source})).columns()
     except PivotalError:
         return None
 
@@ -127,7 +129,19 @@ def _source_problems(document: Document, transform: Transform, source: list[str]
         for name in names:
             if name not in known:
                 yield _no_column(document, (_SECTION, part, name), name, known, at_key=True)
-    yield from _named_problems(document, ("source", "incremental", "cursor"), source)
+    yield from _source_key_problems(document, source)
+
+
+def _source_key_problems(document: Document, columns: list[str]) -> Iterator[Problem]:
+    """Names in `source` itself; where it names its `columns`, a table may have more."""
+    source = document.data.get("source")
+    if not isinstance(source, dict) or "columns" in source:
+        return
+    yield from _named_problems(document, ("source", "incremental", "cursor"), columns)
+    filters = source.get("filters")
+    for name in filters if isinstance(filters, dict) else ():
+        if not _has(columns, name):
+            yield _no_column(document, ("source", "filters", name), name, columns, at_key=True)
 
 
 def _result_problems(document: Document, columns: list[str]) -> Iterator[Problem]:

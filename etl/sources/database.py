@@ -13,10 +13,8 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
-from difflib import get_close_matches
+from dataclasses import replace
 from textwrap import shorten
-from typing import Protocol
 
 import pyarrow as pa
 
@@ -24,101 +22,15 @@ from errors import SourceError
 from etl.embedded import database_file
 from etl.incremental import Edge, earlier, is_number, start_text
 from etl.pipeline import DatabaseSource
+from etl.sources.conditions import Condition, Statement, check_values, conditions
+from etl.sources.connection import EDGE, REFUSED, Column, Connection, nearest
 from etl.sources.rows import gathered, without_refused
 from etl.stream import Batch, Origin, State
 from etl.variables import resolve
 
-REFUSED = "__pivotal_refused"
-"""Column that tells which values do not fit: NULL, or a JSON object {place of the column: the value as text}."""
-
-EDGE = "__pivotal_edge"
-"""Column that tells whether a row is at the cursor's edge: 1 or 0."""
-
 _FILES = {"sqlite", "duckdb"}
 _SHOWN = 200  # characters of a query that tell where a row comes from
 _NO_CURSOR = {"infinity", "-infinity", "nan"}
-
-Finish = Callable[[pa.Array], tuple[pa.Array, Mapping[int, str]]]
-"""What Arrow does to a column as it was read: the column, and the values that it cannot hold (place -> text)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """A column of a table or query, and how it is read exactly.
-
-    Args:
-        name: Its name.
-        kind: The type it arrives in, for people.
-        value: SQL that gives its value, NULL where the type cannot hold it.
-        misfit: SQL that is true for such a value; empty if SQL need not look.
-        text: SQL that gives it as text, exactly.
-        finish: What is left to do in Arrow.
-        compared: SQL that gives what the cursor is compared by; NULL for values out of order.
-        typed: SQL that makes a text (`{}`) comparable with the column.
-        nullable: Whether it may be NULL.
-        astray: SQL that is true for values which are less than every text though they may be new.
-    """
-
-    name: str
-    kind: str
-    value: str
-    misfit: str = ""
-    text: str = ""
-    finish: Finish | None = None
-    compared: str = ""
-    typed: str = "{}"
-    nullable: bool = True
-    astray: str = ""
-
-
-class Connection(Protocol):
-    """A connection to a database, inside one snapshot. Every method raises `SourceError` where the database refuses.
-
-    Args:
-        json_object: SQL that makes an object, as text, of names and values (`{}`).
-        text: SQL that turns a value (`{}`) into text, exactly.
-        bounded: Whether a later statement may see rows that an earlier one did not, so reading needs an upper bound.
-    """
-
-    json_object: str
-    text: str
-    bounded: bool
-
-    def relation(self, table: str) -> str:
-        """The table's name in SQL."""
-        ...
-
-    def columns(self, relation: str) -> list[Column]:
-        """The columns of a table or `(query) AS alias`."""
-        ...
-
-    def key(self, table: str) -> list[str]:
-        """The columns of the table's primary key."""
-        ...
-
-    def quoted(self, name: str) -> str:
-        """A name as an identifier."""
-        ...
-
-    def parameter(self, number: int) -> str:
-        """SQL of the parameter with this number, from 0."""
-        ...
-
-    def bind(self, column: Column, value: str) -> object:
-        """A text as the value of a parameter that is compared with the column."""
-        ...
-
-    def first(self, sql: str, values: Sequence[object]) -> str | None:
-        """The first value of the first row, which is text."""
-        ...
-
-    def stream(self, sql: str, columns: Sequence[Column], values: Sequence[object]) -> Iterator[pa.RecordBatch]:
-        """The rows of a SELECT."""
-        ...
-
-    def close(self) -> None:
-        """Ends the snapshot and the connection; also while it streams."""
-        ...
 
 
 class Database:
@@ -127,10 +39,12 @@ class Database:
     Args:
         source: What the pipeline file says.
         once: Whether rows at the cursor's edge must be left out if the last run read them.
+        within: What rows must fulfil besides the pipeline's own `filters`.
     """
 
-    def __init__(self, source: DatabaseSource, *, once: bool) -> None:
+    def __init__(self, source: DatabaseSource, *, once: bool, within: Sequence[Condition] = ()) -> None:
         self._source = source
+        self._within = within
         self._once = once
         self.label = f"table {source.table}" if source.table else "query"
 
@@ -144,7 +58,7 @@ class Database:
         if _kind(url) not in _FILES or not database_file(url, SourceError).is_file():
             return None
         with closing(_connect(url)) as connection:
-            return [column.name for column in _Plan(self._source, connection).columns]
+            return [column.name for column in _Plan(self._source, connection, self._within).columns]
 
     def open(self, state: State | None) -> _Reading:
         """Connects, takes the snapshot and fixes the upper bound.
@@ -154,7 +68,7 @@ class Database:
         """
         connection = _connect(resolve(self._source.connection))
         try:
-            return _Reading(_Plan(self._source, connection), connection, state, once=self._once)
+            return _Reading(_Plan(self._source, connection, self._within), connection, state, once=self._once)
         except BaseException:
             connection.close()
             raise
@@ -184,9 +98,9 @@ def _connect(url: str) -> Connection:
 
 
 class _Plan:
-    """What is read: the relation, its columns, its key; checked against the database."""
+    """What is read: the relation, its columns, its key, which rows; checked against the database."""
 
-    def __init__(self, source: DatabaseSource, connection: Connection) -> None:
+    def __init__(self, source: DatabaseSource, connection: Connection, within: Sequence[Condition]) -> None:
         self.incremental = source.incremental
         self.name = source.table or "query"
         self.relation = (
@@ -195,6 +109,11 @@ class _Plan:
         found = {column.name: column for column in connection.columns(self.relation)}
         self.columns = [_named(found, name, self.name) for name in source.columns or found]
         self.cursor = _named(found, source.incremental.cursor, self.name) if source.incremental else None
+        self.conditions = [
+            (_named(found, each.column, self.name), each) for each in [*conditions(source.filters), *within]
+        ]
+        for column, condition in self.conditions:
+            check_values(connection, column, condition)
         key = connection.key(source.table) if source.table else []
         self.key = [name for name in key if name in found]
         chosen = {column.name for column in self.columns}
@@ -219,30 +138,6 @@ def _named(found: Mapping[str, Column], name: str, where: str) -> Column:
     raise SourceError(f"{where} has no column {name!r}", hint=nearest(name, list(found), "it has"))
 
 
-def nearest(name: str, names: Sequence[str], there: str) -> str:
-    """A hint: the names that are like the wrong one, else those that there are."""
-    last = {other.rpartition(".")[2]: other for other in names}  # a table's schema is easily forgotten
-    close = get_close_matches(name, names, 3) or [
-        last[other] for other in get_close_matches(name.rpartition(".")[2], list(last), 3)
-    ]
-    if close:
-        return f"did you mean {' or '.join(close)}?"
-    return f"{there}: {', '.join(names[:20]) or 'none'}{', ...' if len(names) > 20 else ''}"
-
-
-class _Statement:
-    """A SELECT in the making, with the values of its parameters."""
-
-    def __init__(self, connection: Connection) -> None:
-        self.values: list[object] = []
-        self._connection = connection
-
-    def value(self, column: Column, text: str) -> str:
-        """SQL that gives a text as a value comparable with the column."""
-        self.values.append(self._connection.bind(column, text))
-        return column.typed.format(self._connection.parameter(len(self.values) - 1))
-
-
 class _Reading:
     """One reading of a database (`etl.stream.Extraction`)."""
 
@@ -256,7 +151,7 @@ class _Reading:
         self._cursor = (self._newest() if plan.cursor else None) or self._before
 
     def __iter__(self) -> Iterator[Batch]:
-        statement = _Statement(self._connection)
+        statement = Statement(self._connection)
         sql = self._select(statement)
         number = 0
         for rows in gathered(self._connection.stream(sql, self._plan.read, statement.values)):
@@ -294,7 +189,7 @@ class _Reading:
         shown = replace(batch, rows=batch.rows.select(names))
         return self._edge.sift(shown, batch.rows[EDGE], pa.scalar(1)) if self._edge else shown
 
-    def _select(self, statement: _Statement) -> str:
+    def _select(self, statement: Statement) -> str:
         """The SELECT of the rows that are new, or may be."""
         plan, quoted = self._plan, self._connection.quoted
         shown = [f"{column.value} AS {quoted(column.name)}" for column in plan.read]
@@ -309,7 +204,7 @@ class _Reading:
             shown.append(f"CASE WHEN {self._at_edge(plan.cursor, statement)} THEN 1 ELSE 0 END AS {quoted(EDGE)}")
         return f"SELECT {', '.join(shown)} FROM {plan.relation}{self._where(statement)}"
 
-    def _at_edge(self, cursor: Column, statement: _Statement) -> str:
+    def _at_edge(self, cursor: Column, statement: Statement) -> str:
         name = self._connection.quoted(cursor.name)
         if self._cursor is None:
             return "1 = 1"
@@ -317,10 +212,17 @@ class _Reading:
         least = statement.value(cursor, earlier(self._cursor, self._plan.incremental.lag))
         return f"{name} >= {least} OR {name} IS NULL"
 
-    def _where(self, statement: _Statement) -> str:
+    def _where(self, statement: Statement) -> str:
+        return _all_of([*self._conditions(statement), *self._new(statement)])
+
+    def _conditions(self, statement: Statement) -> list[str]:
+        return [statement.condition(column, condition) for column, condition in self._plan.conditions]
+
+    def _new(self, statement: Statement) -> list[str]:
+        """What is true for rows that are new by their cursor, or may be."""
         cursor, incremental = self._plan.cursor, self._plan.incremental
         if not cursor or not incremental:
-            return ""
+            return []
         name = self._connection.quoted(cursor.name)
         bounds = []
         if incremental.start is not None:
@@ -330,28 +232,33 @@ class _Reading:
         if self._connection.bounded and self._cursor is not None:
             bounds.append(f"{name} <= {statement.value(cursor, self._cursor)}")
         if not bounds:
-            return ""
+            return []
         always = [f"{name} IS NULL"] if cursor.nullable else []
         astray = [cursor.astray] if cursor.astray and not is_number(self._before or "") else []
-        return " WHERE " + " OR ".join([f"({' AND '.join(bounds)})", *always, *astray])
+        any_of = " OR ".join([f"({' AND '.join(bounds)})", *always, *astray])
+        return [f"({any_of})"]
 
     def _newest(self) -> str | None:
         """The cursor's maximum in the snapshot, if there is a newer one than the last run's."""
         cursor = self._plan.cursor
         assert cursor  # noqa: S101  (asked for with a cursor only)
-        statement = _Statement(self._connection)
-        newer = ""
+        statement = Statement(self._connection)
+        which = self._conditions(statement)
         if self._before is not None:
-            newer = f" WHERE {self._connection.quoted(cursor.name)} >= {statement.value(cursor, self._before)}"
+            which.append(f"{self._connection.quoted(cursor.name)} >= {statement.value(cursor, self._before)}")
         compared = cursor.compared or self._connection.quoted(cursor.name)
         newest = self._connection.text.format(f"max({compared})")
-        found = self._connection.first(f"SELECT {newest} FROM {self._plan.relation}{newer}", statement.values)
+        found = self._connection.first(f"SELECT {newest} FROM {self._plan.relation}{_all_of(which)}", statement.values)
         if found is not None and found.lower() in _NO_CURSOR:
             raise SourceError(
                 f"{self._plan.name}: the cursor {cursor.name} has the value {found}, after which nothing is newer",
-                hint="mend that row, or leave it out with a `query`",
+                hint="mend that row, or leave it out with `filters`",
             )
         return found
+
+
+def _all_of(conditions: Sequence[str]) -> str:
+    return f" WHERE {' AND '.join(conditions)}" if conditions else ""
 
 
 def _told(rows: pa.RecordBatch) -> Iterator[tuple[int, dict[str, str | None]]]:

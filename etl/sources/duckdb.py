@@ -17,7 +17,7 @@ import pyarrow as pa
 from errors import SourceError
 from etl.embedded import open_duckdb
 from etl.quoting import quoted
-from etl.sources.database import Column, nearest
+from etl.sources.connection import Column, nearest
 from etl.sources.disk import existing_database_file
 
 _VECTORS = 4 * 2048  # rows that are fetched at once; wide ones need few

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from errors import SourceError
 from etl.quoting import quoted
 from etl.sources.adbc import Adbc
-from etl.sources.database import Column, Finish, nearest
+from etl.sources.connection import Column, Finish, nearest
 from etl.sources.rows import BATCH_BYTES
 
 _OPTIONS = {"connect_timeout": "10", "keepalives_idle": "30", "keepalives_interval": "10", "keepalives_count": "6"}
@@ -121,8 +121,9 @@ class PostgreSQL:
         self._adbc.close()
 
     def _set(self, values: Sequence[object]) -> None:
-        for number, value in enumerate(values):
-            self._adbc.rows(f"SELECT set_config('pivotal.p{number}', $1, true)", [value])
+        if values:
+            settings = (f"set_config('pivotal.p{number}', ${number + 1}, true)" for number in range(len(values)))
+            self._adbc.rows(f"SELECT {', '.join(settings)}", values)
 
     def _explain(self, message: str, state: str | None) -> SourceError:
         message = message.partition(" Query was:")[0].rpartition("ERROR: ")[2].rpartition("[libpq] ")[2]

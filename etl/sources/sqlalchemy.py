@@ -12,7 +12,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -24,7 +24,7 @@ from sqlalchemy.pool import NullPool
 
 from errors import SourceError
 from etl.incremental import is_number
-from etl.sources.database import REFUSED, Column, nearest
+from etl.sources.connection import REFUSED, Column, nearest
 
 _ROWS = 5_000  # rows that are Python objects at one time
 _PATIENCE = 600  # seconds without a byte from the server
@@ -42,6 +42,7 @@ _ARROW: dict[type[types.TypeEngine[Any]], pa.DataType] = {
     types.String: pa.string(),
     types.LargeBinary: pa.binary(),
 }
+_BOOLEANS = {"false": "0", "true": "1"}
 _PYTHON: dict[type, pa.DataType] = {
     bool: pa.bool_(),
     int: pa.int64(),
@@ -116,14 +117,12 @@ class SqlAlchemy:
     def bind(self, column: Column, value: str) -> object:
         """See `Connection.bind`: drivers want Python's types."""
         kind = self._types[column.name]
-        if (kind is None or pa.types.is_integer(kind) or pa.types.is_decimal(kind)) and is_number(value):
-            return Decimal(value) if "." in value else int(value)
-        if kind is None or pa.types.is_timestamp(kind) or pa.types.is_date(kind):
-            try:
-                return datetime.fromisoformat(value) if len(value) > 10 else date.fromisoformat(value)
-            except ValueError:
+        try:
+            return _bound(kind, value)
+        except ValueError:
+            if kind is None:
                 return value
-        return value
+            raise SourceError(f"{self._shown}: {value!r} is no {kind}") from None
 
     def first(self, sql: str, values: Sequence[object]) -> str | None:
         """See `Connection.first`."""
@@ -231,6 +230,27 @@ def _inferred(values: Sequence[Any], precision: int | None, scale: int | None) -
     if isinstance(value, datetime) and value.tzinfo:
         return pa.timestamp("us", "UTC")
     return _PYTHON.get(type(value), pa.string())
+
+
+def _bound(kind: pa.DataType | None, value: str) -> object:
+    """A text as what a driver compares with a column of this type; of a query's column, as what it looks like.
+
+    Raises:
+        ValueError: It is no such value.
+    """
+    if kind is None and is_number(value) and str(Decimal(value)) == value:  # 007 is a text
+        return Decimal(value)
+    if kind is None or pa.types.is_temporal(kind):
+        moment = datetime.fromisoformat(value) if len(value) > 10 else date.fromisoformat(value)
+        if isinstance(moment, datetime) and moment.tzinfo:  # MySQL's drivers would drop the zone
+            return moment.astimezone(UTC).replace(tzinfo=None)
+        return moment
+    if pa.types.is_string(kind) or pa.types.is_binary(kind) or isinstance(kind, pa.JsonType):
+        return value
+    number = _BOOLEANS.get(value, value)
+    if not is_number(number):
+        raise ValueError(value)
+    return Decimal(number)
 
 
 def _array(values: Sequence[Any], kind: pa.DataType) -> tuple[pa.Array, dict[int, str]]:

@@ -23,9 +23,10 @@ from urllib.parse import quote
 import pyarrow as pa
 
 from errors import SourceError
+from etl.incremental import is_number
 from etl.quoting import literal, quoted
 from etl.sources.adbc import Adbc
-from etl.sources.database import EDGE, REFUSED, Column, Finish, nearest
+from etl.sources.connection import EDGE, REFUSED, Column, Finish, nearest
 from etl.sources.disk import existing_database_file
 from settings import get_settings
 
@@ -44,6 +45,8 @@ _FITS = {
     "bytes": "typeof({0}) IN ('blob', 'null')",
     "text": "typeof({0}) <> 'blob'",
 }
+_TYPED = {"integer": "CAST({} AS NUMERIC)", "boolean": "CAST({} AS NUMERIC)", "double": "CAST({} AS REAL)"}
+_BOOLEANS = {"false": "0", "true": "1"}
 _DECIMAL = re.compile(r"(?:DEC|NUM)\w*\s*\(\s*(\d+)\s*(?:,\s*(\d+)\s*)?\)", re.IGNORECASE)
 _DECLARED = {"INT": "integer", "CHAR": "text", "CLOB": "text", "TEXT": "text", "BLOB": "bytes", "REAL": "double",
              "FLOA": "double", "DOUB": "double", "BOOL": "boolean"}  # fmt: skip
@@ -102,8 +105,12 @@ class SQLite:
         """See `Connection.parameter`."""
         return f"?{number + 1}"
 
-    def bind(self, column: Column, value: str) -> object:  # noqa: ARG002  (`Column.typed` does it)
-        """See `Connection.bind`."""
+    def bind(self, column: Column, value: str) -> object:
+        """See `Connection.bind`. `Column.typed` does it, but would make a number of any text."""
+        if column.kind == "boolean" and value in _BOOLEANS:
+            return _BOOLEANS[value]
+        if column.kind not in {"text", "bytes"} and not is_number(value):
+            raise SourceError(f"{self._shown}: {value!r} is no number")
         return value
 
     def first(self, sql: str, values: Sequence[object]) -> str | None:
@@ -181,7 +188,7 @@ def _column(name: str, kind: str) -> Column:
         text=_TEXT.format(column),
         finish=_as_boolean if kind == "boolean" else None,
         compared=value,
-        typed={"integer": "CAST({} AS INTEGER)", "double": "CAST({} AS REAL)"}.get(kind, "{}"),
+        typed=_TYPED.get(kind, "{}"),
         astray=f"{column} < ''" if kind == "text" else "",
     )
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -223,7 +225,10 @@ def transform(**rules: object) -> dict[str, object]:
         (source(incremental={"cursor": "at", "lag": "10 min"}), "`lag` is not a duration: '10 min'"),
         (source(incremental={"cursor": "at", "lag": 10}), "`lag` is not a duration: '10'"),
         (source(incremental=True), "`incremental` is not a mapping: 'true'"),
-        (source(limit=3), "unknown key: 'limit'\n  hint: choose type, connection, table, query, columns, incremental"),
+        (
+            source(limit=3),
+            "unknown key: 'limit'\n  hint: choose type, connection, table, query, columns, filters, incremental",
+        ),
         (
             {"source": {"type": "file", "path": "x", "format": "cvs"}},
             "`format` is not csv, ndjson, json or parquet: 'cvs'",
@@ -261,6 +266,11 @@ def transform(**rules: object) -> dict[str, object]:
         (transform(derive={"": "1"}), "a key is empty"),
         (transform(filter="a > 1"), "`filter` is not a list: 'a > 1'"),
         (transform(validate={"a": {"requird": True}}), "unknown key: 'requird'\n  hint: did you mean `required`?"),
+        (source(filters={"a": {"like": 1}}), "unknown key: 'like'\n  hint: choose =, !=, <, <=, >, >=, in, not_in"),
+        (source(filters={"a": {"<": None}}), "`<` is compared with null"),
+        (source(filters={"a": {">": [1]}}), "`>` is neither a number nor a text"),
+        (source(filters={"a": {"in": 1}}), "`in` is not a list: '1'"),
+        (source(filters={"a": []}), "`in` is empty"),
         (transform(validate={"a": {"min_length": -1}}), "`min_length` is less than 0: '-1'"),
         (transform(validate={"a": {"min_length": 1.5}}), "`min_length` is not a whole number: '1.5'"),
         (transform(validate={"a": {"in": []}}), "`in` is empty"),
@@ -381,7 +391,7 @@ COLUMNS = {"columns": ["id", "amt", "status", "at"]}
             source(**COLUMNS) | transform(validate={"amt": {"min": 0}, "foo": {"min": 0}}),
             [("there is no such column", "foo")],
         ),
-        (source(**COLUMNS, incremental={"cursor": "updated"}), [("there is no such column", "updated")]),
+        (source(**COLUMNS, incremental={"cursor": "updated"}, filters={"region": "eu"}), []),  # the table may have them
         (source(**COLUMNS) | destination(write="merge", key=["id", "no"]), [("there is no such column", "no")]),
         (
             transform(map={"id": "id"}) | destination(write="merge", key=["id"], version="at"),
@@ -393,6 +403,17 @@ COLUMNS = {"columns": ["id", "amt", "status", "at"]}
 )
 def test_a_column_that_cannot_exist_is_told(folder: Path, parts: Any, told: list[tuple[str, str]]) -> None:
     assert mistakes(folder, **parts) == told
+
+
+def test_a_column_that_the_source_itself_names_and_does_not_have_is_told(folder: Path) -> None:
+    with closing(sqlite3.connect(folder / "shop.db")) as shop:
+        shop.execute("CREATE TABLE orders (id INTEGER, status TEXT)")
+    parts = source(
+        connection=f"sqlite:///{folder}/shop.db",
+        incremental={"cursor": "updated"},
+        filters={"id": 1, "stats": {"!=": "paid"}},
+    )
+    assert mistakes(folder, **parts) == [("there is no such column", "updated"), ("there is no such column", "stats")]
 
 
 @pytest.mark.parametrize(
