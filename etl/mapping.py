@@ -21,24 +21,26 @@ class Mapped:
 
     Args:
         name: Its name after `map`.
-        index: The data's column that it is, or is a part of.
+        index: The data's column that it is, or is a part of; None if the data lacks it and NULL stands for it.
         path: The fields that lead to it, if it is a part.
     """
 
     name: str
-    index: int
+    index: int | None
     path: tuple[str, ...] = ()
 
     @property
     def sql(self) -> str:
         """The value, where the data's columns are called r0, r1, ..."""
-        sql = f"r{self.index}"
+        sql = "NULL" if self.index is None else f"r{self.index}"
         for step in self.path:
             sql = f"struct_extract({sql}, {literal(step)})"
         return sql
 
     def field(self, schema: pa.Schema) -> pa.Field:
         """Name and type."""
+        if self.index is None:
+            return pa.field(self.name, pa.null())
         field = schema.field(self.index)
         for step in self.path:
             field = field.type.field(step)
@@ -46,6 +48,8 @@ class Mapped:
 
     def array(self, rows: pa.RecordBatch) -> pa.Array:
         """The values, without a copy where it is a whole column."""
+        if self.index is None:
+            return pa.nulls(rows.num_rows)
         column = rows.column(self.index)
         return pc.struct_field(column, list(self.path)) if self.path else column
 
@@ -56,7 +60,7 @@ def mapped_columns(transform: Transform, schema: pa.Schema) -> list[Mapped]:
     Raises:
         RuleError: The rules name a column that the data does not have, or two columns get one name.
     """
-    renamed = [_located(schema, old, new) for old, new in transform.map.items() if old != "*"]
+    renamed = [_located(transform, schema, old, new) for old, new in transform.map.items() if old != "*"]
     columns = _with_rest(schema, renamed) if transform.keeps_rest else renamed
     columns += _named(transform, schema, columns)
     twice = [name for name, count in Counter(column.name for column in columns).items() if count > 1]
@@ -74,9 +78,11 @@ def unknown_column(section: str, name: str, known: Sequence[str]) -> RuleError:
     )
 
 
-def _located(schema: pa.Schema, old: str, new: str) -> Mapped:
+def _located(transform: Transform, schema: pa.Schema, old: str, new: str) -> Mapped:
     places = _places(schema)
     if old not in places:
+        if transform.on_missing_column is None:
+            return Mapped(new, None)
         raise unknown_column("map", old, list(places))
     return Mapped(new, *places[old])
 
@@ -100,10 +106,10 @@ def _fields(kind: pa.DataType) -> Iterator[tuple[str, ...]]:
 
 
 def _with_rest(schema: pa.Schema, renamed: Sequence[Mapped]) -> list[Mapped]:
-    """All columns: renamed ones in their places, parts of columns at the end."""
-    whole = {column.index: column for column in renamed if not column.path}
-    parts = [column for column in renamed if column.path]
-    return [whole.get(index) or Mapped(name, index) for index, name in enumerate(schema.names)] + parts
+    """All columns: renamed ones in their places, parts of columns and missing ones at the end."""
+    whole = {column.index: column for column in renamed if column.index is not None and not column.path}
+    others = [column for column in renamed if column not in whole.values()]
+    return [whole.get(index) or Mapped(name, index) for index, name in enumerate(schema.names)] + others
 
 
 def _named(transform: Transform, schema: pa.Schema, columns: Sequence[Mapped]) -> Iterator[Mapped]:
@@ -116,8 +122,12 @@ def _named(transform: Transform, schema: pa.Schema, columns: Sequence[Mapped]) -
                 continue
             if name in away:
                 raise RuleError(f"{section}: there is no column {name}", hint=f"`map` renames it to {away[name]}")
-            if name not in schema.names or transform.keeps_rest:
+            if name in schema.names and not transform.keeps_rest:
+                index: int | None = schema.get_field_index(name)
+            elif transform.on_missing_column is None:
+                index = None
+            else:
                 rest = [other for other in schema.names if other not in known and other not in away]
                 raise unknown_column(section, name, known + rest)
             known.append(name)
-            yield Mapped(name, schema.get_field_index(name))
+            yield Mapped(name, index)

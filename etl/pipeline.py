@@ -44,6 +44,8 @@ _RESERVED = {
 }
 _OWNER = r"team:\S.*|[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,7}"
 _DURATION = r"\d{1,6}\s*[smhd]"
+_SIZE = r"(\d{1,6})\s*(KB|MB|GB)"
+_SIZES = {"KB": 10**3, "MB": 10**6, "GB": 10**9}
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _CRON = r"\s*([^\sLlWw]+\s+){2}([^\sWw]+\s+)([^\s]+\s+)([^\sLl]+)\s*"
 _TYPES = "string, integer, bigint, number, decimal(p,s), boolean, date, timestamp, timestamptz, json, uuid"
@@ -109,6 +111,24 @@ def _type(value: str) -> str:
     return value.replace(" ", "")
 
 
+def _size(value: object) -> object:
+    if isinstance(value, int):
+        return value
+    if not isinstance(value, str) or not (found := re.fullmatch(_SIZE, value)):
+        raise ValueError("not a size; write a number and a unit: 500KB, 64MB, 1GB")
+    return int(found[1]) * _SIZES[found[2]]
+
+
+def _folder(value: str) -> str:
+    path = re.sub(r"\$\{[^}]*\}", "v", value)  # variables
+    if re.search(r"[{}]", re.sub(r"\{[^{}/]+\}", "", path)):
+        raise ValueError("a `{` or `}` that names no column; write {column}")
+    fixed, placeholder, _ = path.partition("{")
+    if placeholder and fixed.rpartition("/")[0].strip("/") in {"", "s3:"}:
+        raise ValueError("no folder before the first {column}; write one: data/lake/orders/{country}")
+    return value
+
+
 def _encoding(value: str) -> str:
     try:
         codecs.lookup(value)
@@ -132,6 +152,8 @@ Duration = Annotated[timedelta, BeforeValidator(_duration), _pattern(_DURATION)]
 Cron = Annotated[str, AfterValidator(_cron), _pattern(_CRON)]
 Type = Annotated[str, AfterValidator(_type), _pattern(_TYPE)]
 Encoding = Annotated[str, AfterValidator(_encoding)]
+Size = Annotated[int, BeforeValidator(_size), Field(gt=0), _pattern(r"\d{1,6}\s*(KB|MB|GB)")]
+Folder = Annotated[Text, AfterValidator(_folder)]
 Scalar = bool | int | Decimal | str
 
 
@@ -219,13 +241,21 @@ class FileSource(Model):
     incremental: bool = Field(False, description="Load each file (path, size, modification time) once.")
 
 
-class ApiIncremental(Incremental):
+class ApiParameter(Model):
+    """Something that is sent with a request."""
+
+    in_: Literal["query", "body"] = Field(
+        "query", alias="in", description="Where the parameter goes: the query, or the body (variables.after)."
+    )
+
+
+class ApiIncremental(Incremental, ApiParameter):
     """As for databases; the cursor is also sent to the API so that it answers with new records only."""
 
-    param: Text = Field(description="Query parameter that takes the cursor: created[gte].")
+    param: Text = Field(description="Parameter that takes the cursor: created[gte].")
 
 
-class PagePagination(Model):
+class PagePagination(ApiParameter):
     """`?page=1`, `?page=2`, ... until a page has no records."""
 
     type: Literal["page"]
@@ -233,7 +263,7 @@ class PagePagination(Model):
     start: int = 1
 
 
-class OffsetPagination(Model):
+class OffsetPagination(ApiParameter):
     """`?offset=0`, `?offset=100`, ... until a page has no records; an API may give fewer than `limit`."""
 
     type: Literal["offset"]
@@ -242,15 +272,26 @@ class OffsetPagination(Model):
     limit_param: Text = "limit"
 
 
-class CursorPagination(Model):
+class CursorPagination(ApiParameter):
     """The answer says where the next page starts."""
 
     type: Literal["cursor"]
-    param: Text = Field(description="Query parameter that takes the cursor: starting_after.")
-    path: Text = Field(description="Where the answer has it: next_cursor, data.-1.id (the last record's id).")
+    param: Text = Field(description="Parameter that takes the cursor: starting_after.")
+    path: Text | None = Field(
+        None, description="Where the answer has it: next_cursor, data.-1.id (the last record's id)."
+    )
+    header: Text | None = Field(None, description="Or the header that has it: X-Next-Cursor.", validate_default=True)
     more: Text | None = Field(
         None, description="Field of the answer that is true while there are more pages: has_more."
     )
+
+    @field_validator("header")
+    @classmethod
+    def _path_or_header(cls, header: str | None, info: ValidationInfo) -> str | None:
+        if "path" in info.data and (info.data["path"] is None) == (header is None):
+            what = "`path` is missing" if header is None else "`header` beside `path`"
+            raise ValueError(f"{what}; say where the cursor is: `path` or `header`")
+        return header
 
 
 class LinkPagination(Model):
@@ -281,29 +322,121 @@ class BasicAuth(Model):
 
 
 class ApiKeyAuth(Model):
-    """A key in a header."""
+    """A key in a header, or in the query."""
 
     type: Literal["api_key"]
     key: Text = Field(description="The key; keep it in the environment: ${SHOP_API_KEY}.")
     header: Text = Field("X-API-Key", description="The header's name.")
+    param: Text | None = Field(None, description="The query parameter's name, if the key goes there: appid.")
 
 
-Auth = Annotated[BearerAuth | BasicAuth | ApiKeyAuth, Field(discriminator="type")]
+class OAuth2Auth(Model):
+    """A token that the service gives for a client's id and secret (client credentials), and renews."""
+
+    type: Literal["oauth2"]
+    token_url: Text = Field(description="Who gives tokens: https://login.example.com/oauth/token.")
+    client_id: Text = Field(description="The client's id.")
+    client_secret: Text = Field(description="Its secret; keep it in the environment: ${SHOP_CLIENT_SECRET}.")
+    scope: Text | None = Field(None, description="What the token is for, separated by spaces.")
+    params: dict[Text, str] = Field({}, description="What else the service wants to know: {audience: ...}.")
+
+
+Auth = Annotated[BearerAuth | BasicAuth | ApiKeyAuth | OAuth2Auth, Field(discriminator="type")]
+
+
+class ForEach(Model):
+    """The list whose records each have a list of their own, behind an address of their own."""
+
+    url: Text = Field(description="Where the list is: https://api.example.com/v1/customers.")
+    params: dict[str, Scalar] = Field({}, description="Query parameters of its requests.")
+    records: Text | None = Field(None, description="Where the answer has its records.")
+    pagination: Pagination | None = None
+    as_: Name = Field(
+        alias="as", description="Field of every record read that gets what `url` has in braces: customer (customer_id)."
+    )
+
+
+def placeholders(url: str) -> list[str]:
+    """What stands in braces in a URL: `id` of `/customers/{id}`, not the variable of `${BASE}`."""
+    return re.findall(r"(?<!\$)\{([^{}]*)\}", url)
 
 
 class ApiSource(Model):
     """JSON records over HTTP, page by page."""
 
     type: Literal["api"]
-    url: Text = Field(description="Where the first page is: https://api.example.com/v1/customers.")
+    url: Text = Field(
+        description="Where the first page is: https://api.example.com/v1/customers; with `for_each` what is in braces "
+        "is a field of the other list's record: .../customers/{id}/invoices."
+    )
     params: dict[str, Scalar] = Field({}, description="Query parameters of every request.")
+    body: dict[str, Any] | None = Field(None, description="JSON body of every request; the requests are then POST.")
     headers: dict[str, str] = Field({}, description="Headers of every request.")
     auth: Auth | None = None
     records: Text | None = Field(
         None, description="Where the answer has its records: data; the answer itself if not given."
     )
     pagination: Pagination | None = None
+    for_each: ForEach | None = Field(
+        None, description="Read this for each record of another list.", validate_default=True
+    )
     incremental: ApiIncremental | None = None
+    conditional: bool = Field(
+        False, description="Ask with If-None-Match: an answer that has not changed since the last run has no rows."
+    )
+    concurrency: int = Field(
+        1, ge=1, le=32, description="Requests under way at a time: pages by number or offset, or parents of `for_each`."
+    )
+    resume: bool = Field(
+        False,
+        description="A run that fails at a page keeps what it has read, and the next one goes on there; only for lists "
+        "that grow at their end.",
+    )
+
+    @field_validator("pagination", "incremental")
+    @classmethod
+    def _body_is_there(cls, value: ApiParameter | None, info: ValidationInfo) -> ApiParameter | None:
+        if getattr(value, "in_", "query") == "body" and info.data.get("body") is None:
+            raise PydanticCustomError(
+                "value_error", "`in: body` without `body`; add it, empty if need be: `body: {}`", {"at": "in"}
+            )
+        return value
+
+    @field_validator("for_each")
+    @classmethod
+    def _names_the_parent(cls, for_each: ForEach | None, info: ValidationInfo) -> ForEach | None:
+        named = placeholders(info.data.get("url", ""))
+        if for_each and not named and "url" in info.data:
+            raise ValueError("`for_each` without a field of its records in `url`; write .../customers/{id}/invoices")
+        if named and not for_each:
+            raise ValueError(f"`{{{named[0]}}}` in `url` without `for_each`; say where the list is that has it")
+        return for_each
+
+    @field_validator("conditional")
+    @classmethod
+    def _is_one_answer(cls, conditional: bool, info: ValidationInfo) -> bool:
+        beside = [name for name in ("body", "pagination", "for_each", "incremental") if info.data.get(name) is not None]
+        if conditional and beside:
+            raise ValueError(f"`conditional` beside `{beside[0]}`; it needs a source that is one answer")
+        return conditional
+
+    @field_validator("concurrency")
+    @classmethod
+    def _is_addressable(cls, concurrency: int, info: ValidationInfo) -> int:
+        addressable = isinstance(info.data.get("pagination"), PagePagination | OffsetPagination)
+        if concurrency > 1 and not addressable and not info.data.get("for_each"):
+            raise ValueError(
+                "`concurrency` needs pages that can be asked for before the one before them has come; "
+                "it goes with `for_each`, and with pagination by page or offset"
+            )
+        return concurrency
+
+    @field_validator("resume")
+    @classmethod
+    def _has_pages(cls, resume: bool, info: ValidationInfo) -> bool:
+        if resume and (info.data.get("for_each") or not info.data.get("pagination")):
+            raise ValueError("`resume` needs pages; it goes with `pagination`, without `for_each`")
+        return resume
 
 
 Source = Annotated[DatabaseSource | FileSource | ApiSource, Field(discriminator="type")]
@@ -387,15 +520,105 @@ class DatabaseDestination(Model):
 
 
 class FileDestination(Model):
-    """Parquet files in a folder, published whole or not at all."""
+    """Files in a folder or in S3, published whole or not at all."""
 
     type: Literal["file"]
-    path: Text = Field(description="Folder, relative to the project.")
-    format: Literal["parquet"] = "parquet"
+    path: Folder = Field(
+        description="Folder, relative to the project, or s3://bucket/prefix; {column} in it makes a folder of each of "
+        "the column's values: data/lake/orders/{country}. {date} (in UTC) and {run_id}, where there are no such "
+        "columns, are of the run."
+    )
+    format: Literal["parquet", "csv", "ndjson", "excel"] = Field(
+        "parquet", description="CSV and Excel have a header; an Excel file has one sheet."
+    )
+    compression: Literal["gzip", "zstd"] | None = Field(
+        None, description="CSV and NDJSON only: the files are compressed, and named .gz or .zst."
+    )
+    file_size: Size | None = Field(
+        None, description="About how large a file becomes before the next one begins: 64MB, 1GB. Not for Excel."
+    )
     write: Literal["append", "replace"] = Field(description="Add files, or put them in the place of all others.")
 
+    @field_validator("compression")
+    @classmethod
+    def _can_be_compressed(cls, compression: str | None, info: ValidationInfo) -> str | None:
+        if compression and info.data.get("format") not in {"csv", "ndjson"}:
+            raise ValueError("only csv and ndjson are compressed by it; parquet and excel are compressed always")
+        return compression
 
-Destination = Annotated[DatabaseDestination | FileDestination, Field(discriminator="type")]
+    @field_validator("file_size")
+    @classmethod
+    def _can_be_measured(cls, size: int | None, info: ValidationInfo) -> int | None:
+        if size and info.data.get("format") == "excel":
+            raise ValueError("how large an Excel file becomes shows only at its end; leave `file_size` out")
+        return size
+
+
+class ItemErrors(Model):
+    """Where an API that takes a part of a batch says which items it did not take."""
+
+    path: Text = Field(description="Where the answer has the list of errors: errors.")
+    index: Text = Field("index", description="Where an error has the item's place in the batch, from 0.")
+
+
+class ApiDestination(Model):
+    """JSON over HTTP: a request for each row, or for each batch of rows.
+
+    State and quarantine are in the warehouse. At least once: every request has an idempotency key, which is the same
+    for the same rows, whichever run sends them.
+    """
+
+    type: Literal["api"]
+    url: Text = Field(
+        description="Where rows are sent; what is in braces is a column: https://api.example.com/v1/customers/{id}."
+    )
+    method: Literal["POST", "PUT", "PATCH"] = Field("POST", description="HTTP method.")
+    params: dict[str, Scalar] = Field({}, description="Query parameters of every request.")
+    headers: dict[str, str] = Field({}, description="Headers of every request.")
+    auth: Auth | None = None
+    key: list[Text] = Field([], description="Columns that the idempotency key is made from; all of them if not given.")
+    idempotency_header: Text = Field("Idempotency-Key", description="The header that takes the idempotency key.")
+    batch: int | None = Field(
+        None, ge=1, le=10_000, description="Rows a request, as a list; one, as an object, if not given."
+    )
+    records: Text | None = Field(
+        None, description="With `batch`: the body's field that is the list; else it is the body."
+    )
+    errors: ItemErrors | None = Field(
+        None, description="With `batch`: where the answer says which rows were not taken, if some were."
+    )
+    concurrency: int = Field(1, ge=1, le=32, description="Requests under way at a time; rows keep their order with 1.")
+
+    @property
+    def write(self) -> Literal["append"]:
+        """What an API is given is never taken back."""
+        return "append"
+
+    @field_validator("url")
+    @classmethod
+    def _server_is_fixed(cls, url: str) -> str:
+        if re.match(r"[a-z]+://[^/?]*(?<!\$)\{", url):
+            raise ValueError("not an address of one server; columns in braces stand behind its name")
+        return url
+
+    @field_validator("batch")
+    @classmethod
+    def _one_address(cls, batch: int | None, info: ValidationInfo) -> int | None:
+        if batch and (named := placeholders(info.data.get("url", ""))):
+            raise ValueError(
+                f"`batch` beside `{{{named[0]}}}` in `url`; a batch has one address: leave one of them out"
+            )
+        return batch
+
+    @field_validator("records", "errors")
+    @classmethod
+    def _is_a_batch(cls, value: object, info: ValidationInfo) -> object:
+        if value is not None and info.data.get("batch") is None:
+            raise ValueError(f"`{info.field_name}` without `batch`; say how many rows a request has, or leave it out")
+        return value
+
+
+Destination = Annotated[DatabaseDestination | FileDestination | ApiDestination, Field(discriminator="type")]
 
 
 # --- partitions -----------------------------------------------------------------------------------------------
@@ -457,7 +680,7 @@ class Pipeline(Model):
     group: Name = Field("pipelines", description="Its group in Dagster.")
     source: Source = Field(description="Where rows come from; its `type` is database, file or api.")
     transform: Transform = Field(Transform(), description="The rules that rows pass through.")
-    destination: Destination = Field(description="Where rows go; its `type` is database or file.")
+    destination: Destination = Field(description="Where rows go; its `type` is database, file or api.")
     on_invalid: Literal["quarantine", "fail"] = Field(
         "quarantine", description="What becomes of a row that breaks a rule: set it aside, or fail the run."
     )
@@ -469,11 +692,16 @@ class Pipeline(Model):
     @field_validator("destination")
     @classmethod
     def _replace_reads_everything(cls, destination: Destination, info: ValidationInfo) -> Destination:
-        if destination.write == "replace" and getattr(info.data.get("source"), "incremental", None):
+        source = info.data.get("source")
+        partly = [name for name in ("incremental", "conditional", "resume") if getattr(source, name, None)]
+        if destination.write == "replace" and partly:
             message = (
-                "`replace` with `incremental` would lose the older rows; use merge or append, or drop `incremental`"
+                f"`replace` with `{partly[0]}` would lose the older rows; use merge or append, or drop `{partly[0]}`"
             )
-            raise PydanticCustomError("value_error", message, {"at": "write"})
+            raise PydanticCustomError("value_error", message, {"at": "write"})  # type: ignore[arg-type]
+        if destination.write == "append" and {"incremental", "resume"} <= set(partly):
+            message = "`append` with `resume` and `incremental` could load rows twice; use merge, or drop `resume`"
+            raise PydanticCustomError("value_error", message, {"at": "write"})  # type: ignore[arg-type]
         return destination
 
     @field_validator("partitions")
@@ -494,6 +722,9 @@ def _unpartitionable(by: str, partitions: Partitions, data: dict[str, Any]) -> s
         return "`partitions` need a table that can be replaced in parts; load into a database"
     if not transform.keeps_rest and by not in [*transform.named_columns, *transform.derive]:
         return f"`{by}` is not in the result; name it in `map`"
+    if partitions.every and not transform.convert.get(by, "timestamp").startswith(("date", "timestamp")):
+        kind = transform.convert[by]
+        return f"`{by}` is converted to {kind}, which is no time; convert it to date, timestamp or timestamptz"
     if database and by in transform.derive:
         return f"`{by}` is derived, so the database cannot be asked for its rows; use a column that the source has"
     if database and partitions.values and by in transform.convert:

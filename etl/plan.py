@@ -95,7 +95,7 @@ def compile_plan(session: Session, transform: Transform, schema: pa.Schema) -> P
     Raises:
         RuleError: They do not fit the schema.
     """
-    draft = _Draft(session, mapped_columns(transform, schema), schema)
+    draft = _Draft(session, transform, schema)
     for name, target in transform.convert.items():
         draft.convert(name, target)
     draft.layer()
@@ -113,8 +113,10 @@ def compile_plan(session: Session, transform: Transform, schema: pa.Schema) -> P
 class _Draft:
     """A plan in the making: each step adds its rule, and a layer around the SELECT so far."""
 
-    def __init__(self, session: Session, columns: Sequence[Mapped], schema: pa.Schema) -> None:
+    def __init__(self, session: Session, transform: Transform, schema: pa.Schema) -> None:
         self._session, self._schema = session, schema
+        self._missing_is_null = transform.on_missing_column is None
+        columns = mapped_columns(transform, schema)
         self._types = _source_types(session, schema)
         kinds = session.types(schema, [column.sql for column in columns])
         self._columns = {column.name: column for column in columns}
@@ -245,6 +247,8 @@ class _Draft:
         if name in self._values:
             return self._values[name]
         alike = [value for known, value in self._values.items() if known.lower() == name.lower()]
+        if not alike and self._missing_is_null:
+            return Value("NULL", '"NULL"')
         if len(alike) != 1:
             raise unknown_column(section, name, list(self._values))
         return alike[0]

@@ -108,7 +108,7 @@ def _columns(transform: Transform, source: list[str] | None) -> list[str] | None
     """The columns that expressions can name; None if the set is open."""
     if not transform.keeps_rest:
         return transform.named_columns
-    if source is None:
+    if source is None or transform.on_missing_column is None:
         return None
     return [*transform.named_columns, *(name for name in source if name not in transform.map)]
 
@@ -120,6 +120,9 @@ def _source_problems(document: Document, transform: Transform, source: list[str]
     """Names of source columns that the source does not have."""
     if source is None:
         return
+    yield from _source_key_problems(document, source)
+    if transform.on_missing_column is None:
+        return
     for old in transform.map:
         if old != "*" and not {old, old.partition(".")[0]} & set(source):
             yield _no_column(document, (_SECTION, "map", old), old, source, at_key=True)
@@ -129,7 +132,6 @@ def _source_problems(document: Document, transform: Transform, source: list[str]
         for name in names:
             if name not in known:
                 yield _no_column(document, (_SECTION, part, name), name, known, at_key=True)
-    yield from _source_key_problems(document, source)
 
 
 def _source_key_problems(document: Document, columns: list[str]) -> Iterator[Problem]:

@@ -5,7 +5,7 @@ Data flows one way: source -> rules -> destination.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import TracebackType
@@ -183,6 +183,10 @@ class Destination(Protocol):
 
     def state(self) -> State | None:
         """What the last committed run remembered; None before the first."""
+        ...
+
+    def columns(self) -> Container[str] | None:
+        """The columns that its rows have, as it compares names; None before the first run, or where any name goes."""
         ...
 
     def begin(self, run_id: str, *, replayed: Sequence[str] = ()) -> Load:

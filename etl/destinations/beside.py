@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -24,6 +24,10 @@ class Beside:
     def state(self) -> State | None:
         """See `Destination.state`."""
         return self._warehouse.state(self._pipeline)
+
+    def columns(self) -> Container[str] | None:
+        """See `Destination.columns`: rows may have any, unless there is a table."""
+        return None
 
     def quarantined(self, limit: int | None = None) -> list[Quarantined]:
         """See `Destination.quarantined`."""

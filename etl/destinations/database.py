@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 import pyarrow as pa
 
@@ -31,6 +31,10 @@ class TableDestination(Beside):
         super().__init__(pipeline, open_warehouse(resolve(declared.connection)))
         self._target = Target(declared.table, declared.write, declared.key, declared.version, scope)
         self.label = f"{declared.table} in {self._warehouse.label}"
+
+    def columns(self) -> Container[str] | None:
+        """See `Destination.columns`."""
+        return self._warehouse.columns(self._target.table)
 
     def begin(self, run_id: str, *, replayed: Sequence[str] = ()) -> TableLoad:
         """See `Destination.begin`."""

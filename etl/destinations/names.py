@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Container, Sequence
 from dataclasses import dataclass
 
 from errors import DestinationError
@@ -25,6 +25,22 @@ class Name:
     def sql(self) -> str:
         """The name, quoted."""
         return ".".join(quoted(part) for part in self.parts)
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnNames(Container[str]):
+    """A table's columns.
+
+    Args:
+        keys: Their names, as the database compares them.
+        key: A name as the database compares it.
+    """
+
+    keys: Collection[str]
+    key: Callable[[str], str]
+
+    def __contains__(self, name: object) -> bool:
+        return self.key(str(name)) in self.keys
 
 
 def split(table: str) -> tuple[str, str]:

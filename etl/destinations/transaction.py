@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from etl.destinations import quarantine
-from etl.destinations.names import split
+from etl.destinations.names import ColumnNames, split
 from etl.destinations.spool import Spool
 from etl.destinations.sql import Database, Table
 from etl.destinations.state import parse_state, state_to_arrow
@@ -114,6 +114,14 @@ class SqlWarehouse:
         """See `Warehouse.state`."""
         rows = self._read(STATE, "state", "WHERE name = ?", [name])
         return parse_state(str(rows[0][0])) if rows else None
+
+    def columns(self, table: str) -> ColumnNames | None:
+        """See `Warehouse.columns`."""
+        if not self.exists():
+            return None
+        with closing(self.connect(False)) as database:
+            keys = {database.key(column.name) for column in database.columns(database.name(table))}
+        return ColumnNames(keys, database.key) if keys else None
 
     def quarantined(self, name: str, limit: int | None = None) -> list[Quarantined]:
         """See `Warehouse.quarantined`."""

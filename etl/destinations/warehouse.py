@@ -14,7 +14,7 @@ Pipelines come here through `etl.destinations.open_destination`; projections use
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
@@ -25,7 +25,6 @@ import pyarrow as pa
 
 from errors import DestinationError
 from etl.stream import BadRow, Loaded, Quarantined, State
-
 
 Bound = bool | int | Decimal | str | date | datetime
 
@@ -150,6 +149,10 @@ class Warehouse(Protocol):
 
     def state(self, name: str) -> State | None:
         """What `save_state` last committed for `name`; None if nothing."""
+        ...
+
+    def columns(self, table: str) -> Container[str] | None:
+        """The table's columns, as the database compares names; None if there is no such table."""
         ...
 
     def quarantined(self, name: str, limit: int | None = None) -> list[Quarantined]:

@@ -1,0 +1,59 @@
+"""What becomes of a column that nobody has asked for: the contract with those who read the destination.
+
+A column is new if no rule names it and the destination does not have it. A destination that has no rows yet takes
+every column. A column without a type, since all its values are NULL, is nothing that could be new.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import pyarrow as pa
+
+from errors import RuleError
+from etl.nested import flatten
+from etl.pipeline import Transform
+from etl.stream import Destination
+
+logger = logging.getLogger(__name__)
+
+
+class Contract:
+    """Lays rows flat and holds them to what `on_new_column` says, for one run.
+
+    Args:
+        transform: The rules.
+        destination: Where the rows go; it is asked for its columns now, before anything is written.
+    """
+
+    def __init__(self, transform: Transform, destination: Destination) -> None:
+        self._policy = transform.on_new_column
+        self._asked = {*transform.named_columns, *transform.derive}
+        self._has = None if self._policy == "add" else destination.columns()
+        self._label = destination.label
+        self._ignored: set[str] = set()
+
+    def apply(self, rows: pa.RecordBatch) -> pa.RecordBatch:
+        """The rows with structs laid flat, without the new columns that are to be ignored.
+
+        Raises:
+            RuleError: There is a new column, and the pipeline says `on_new_column: fail`.
+        """
+        flat = flatten(rows)
+        new = self._new(rows, flat.schema)
+        if new and self._policy == "fail":
+            raise RuleError(
+                f"the source has a new column, {new[0]}, which {self._label} does not have",
+                hint="name it in a rule (`map`), or say `on_new_column: add`, or `ignore` to leave such columns out",
+            )
+        for name in set(new) - self._ignored:
+            logger.warning("the new column %s is left out: %s does not have it", name, self._label)
+        self._ignored.update(new)
+        return flat.drop_columns(new) if new else flat
+
+    def _new(self, rows: pa.RecordBatch, flat: pa.Schema) -> list[str]:
+        if self._has is None:
+            return []
+        asked = flatten(rows.select([name for name in rows.schema.names if name in self._asked])).schema.names
+        typed = [field.name for field in flat if not pa.types.is_null(field.type)]
+        return [name for name in typed if name not in asked and name not in self._has]
