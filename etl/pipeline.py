@@ -208,6 +208,9 @@ class DatabaseSource(Model):
     connection: Text = Field(description="SQLAlchemy URL; keep it in the environment: ${SHOP_DATABASE_URL}.")
     table: Text | None = Field(None, description="Table or view, with its schema where it has one.")
     query: Text | None = Field(None, description="One SELECT, instead of a table.", validate_default=True)
+    parallel: int = Field(
+        1, ge=1, le=16, description="PostgreSQL tables only: how many connections read, all inside one snapshot."
+    )
     columns: list[Text] | None = Field(None, min_length=1, description="Columns to read; all if not given.")
     filters: dict[Text, Annotated[Filter, BeforeValidator(_filter, Filter | list[Scalar] | Scalar | None)]] = Field(
         {}, description='Rows to read: {region: eu, status: [paid, open], created_at: {">=": 2024-01-01}}.'
@@ -222,12 +225,21 @@ class DatabaseSource(Model):
             raise ValueError(f"{what}; give either `table` or `query`")
         return query
 
+    @field_validator("parallel")
+    @classmethod
+    def _only_a_table_has_parts(cls, parallel: int, info: ValidationInfo) -> int:
+        if parallel > 1 and info.data.get("query"):
+            raise ValueError("`parallel` beside `query`; name the `table` instead, or leave `parallel` out")
+        return parallel
+
 
 class FileSource(Model):
-    """Files, local, by path or glob."""
+    """Files, on disk or in S3, by path or glob."""
 
     type: Literal["file"]
-    path: Text = Field(description="Path or glob, relative to the project: inbox/payments-*.csv.gz.")
+    path: Text = Field(
+        description="Path or glob, relative to the project: inbox/payments-*.csv.gz; or s3://bucket/inbox/*.csv."
+    )
     format: Literal["csv", "ndjson", "json", "parquet"] | None = Field(
         None, description="Told by the name if not given."
     )
@@ -238,7 +250,7 @@ class FileSource(Model):
     records: Text | None = Field(
         None, description="JSON only: where the document has its records: data.items; the document itself if not given."
     )
-    incremental: bool = Field(False, description="Load each file (path, size, modification time) once.")
+    incremental: bool = Field(False, description="Load each file (path, size, modification time; in S3 its ETag) once.")
 
 
 class ApiParameter(Model):

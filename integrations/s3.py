@@ -6,8 +6,10 @@ role of the machine).
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 from errors import IntegrationError
@@ -46,6 +48,7 @@ def open_client() -> Any:  # noqa: ANN401  (boto3 makes its classes at run time)
     """
     from boto3.session import Session
     from botocore.config import Config
+    from botocore.session import get_session
 
     config = Config(
         connect_timeout=10,
@@ -54,7 +57,19 @@ def open_client() -> Any:  # noqa: ANN401  (boto3 makes its classes at run time)
         tcp_keepalive=True,
     )
     with s3_errors("open", "s3://"):
-        return Session().client("s3", endpoint_url=get_settings().s3_endpoint_url, config=config)
+        session = get_session()
+        session.register_component("data_loader", _api_descriptions())
+        return Session(botocore_session=session).client(
+            "s3", endpoint_url=get_settings().s3_endpoint_url, config=config
+        )
+
+
+@cache
+def _api_descriptions() -> Any:  # noqa: ANN401  (botocore has no types)
+    """What botocore reads from its JSON files: most of the time that a client takes, and the same for all."""
+    from botocore.loaders import create_loader
+
+    return create_loader()
 
 
 def split_url(url: str) -> tuple[str, str]:
@@ -85,6 +100,72 @@ def s3_errors(operation: str, url: str) -> Iterator[None]:
         raise _answered(error, operation, url) from None
     except BotoCoreError as error:
         raise _not_answered(error, operation, url) from None
+
+
+class ObjectReader(io.RawIOBase):
+    """One version of an object, as a binary file. Each read asks for its range; wrap it in a buffer for small ones.
+
+    Args:
+        client: From `open_client`.
+        url: `s3://bucket/key`.
+        size: Its bytes.
+        etag: The version: reading fails with `PreconditionFailed` (and says so) once the object has another one.
+    """
+
+    def __init__(self, client: Any, url: str, size: int, etag: str) -> None:  # noqa: ANN401  (see `open_client`)
+        super().__init__()
+        self._get = client.get_object
+        self._url, self._size, self._etag = url, size, etag
+        self._position = 0
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def seekable(self) -> bool:
+        """It is."""
+        return True
+
+    def tell(self) -> int:
+        """Where the next read starts."""
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Moves to another place; asks nobody."""
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        self._position = max(0, start + offset)
+        return self._position
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        """The next bytes.
+
+        Raises:
+            IntegrationError: They did not come.
+        """
+        wanted = min(len(buffer), self._size - self._position)
+        if wanted <= 0:
+            return 0
+        chunk = self._range(wanted)
+        buffer[: len(chunk)] = chunk
+        self._position += len(chunk)
+        return len(chunk)
+
+    def _range(self, wanted: int) -> bytes:
+        """The next bytes. botocore retries until an answer begins; one that breaks off is asked for once more."""
+        try:
+            return self._body(wanted)
+        except IntegrationError as error:
+            if error.code not in {"ResponseStreamingError", "IncompleteReadError", "ReadTimeoutError"}:
+                raise
+        return self._body(wanted)
+
+    def _body(self, wanted: int) -> bytes:
+        bucket, key = split_url(self._url)
+        span = f"bytes={self._position}-{self._position + wanted - 1}"
+        with s3_errors("get", self._url):
+            answer = self._get(Bucket=bucket, Key=key, Range=span, IfMatch=self._etag)
+            content: bytes = answer["Body"].read()
+        return content
 
 
 def _answered(error: Any, operation: str, url: str) -> IntegrationError:  # noqa: ANN401  (a ClientError, imported late)

@@ -18,7 +18,7 @@ import pyarrow.csv
 
 from errors import SourceError
 from etl.pipeline import FileSource
-from etl.sources.disk import File, Stream, told
+from etl.sources.disk import File, Stream, suffixes, told
 from etl.stream import BadRow, Batch, Broken, Origin
 
 _LOG = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ class Delimited:
             yield from bad.taken(_no_rows(names))
 
     def _delimiter_of(self, file: File) -> str:
-        return self._delimiter or ("\t" if file.suffixes[0] == ".tsv" else ",")
+        return self._delimiter or ("\t" if suffixes(file.name)[0] == ".tsv" else ",")
 
     def _header(self, file: File) -> tuple[list[str], bool]:
         """The header, and whether anything follows."""

@@ -1,22 +1,29 @@
-"""Files on disk as sources read them: found, decompressed, decoded; and what can be wrong with them, in words."""
+"""Files as sources read them: found on disk, decompressed, decoded; and what can be wrong with them, in words."""
 
 from __future__ import annotations
 
 import errno
 import glob
+import io
+import shutil
+import tempfile
+import zipfile
+import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Any, Protocol
 
 import pyarrow as pa
 
-from errors import SourceError
+from errors import IntegrationError, SourceError
 from etl.embedded import database_file
 from settings import get_settings
 
 _COMPRESSED = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}
 _BOM = b"\xef\xbb\xbf"
+_BUFFER = 4 << 20  # so much is asked for at a time from what answers slowly
 _HINTS = {
     errno.ENOENT: "check `path`; a relative one starts from the project's root (PIVOTAL_ROOT)",
     errno.EACCES: "the user that reads needs the right to",
@@ -25,13 +32,44 @@ _HINTS = {
 }
 
 
+class File(Protocol):
+    """A file as it was when the reading began: on disk, in a store, or in an archive.
+
+    Args:
+        name: Its path as people see it and as the state keeps it.
+        version: Its size (bytes), and what else tells whether its content is the same.
+    """
+
+    @property
+    def name(self) -> str:
+        """See above."""
+        ...
+
+    @property
+    def version(self) -> tuple[int, int | str]:
+        """See above."""
+        ...
+
+    def open(self) -> Any:  # noqa: ANN401  (a binary file, Python's or Arrow's)
+        """Its bytes, for reading and seeking."""
+        ...
+
+    def check_unchanged(self) -> None:
+        """Makes sure that it is still what it was.
+
+        Raises:
+            SourceError: It is not.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
-class File:
-    """A file as it was when the reading began.
+class LocalFile:
+    """A file on disk.
 
     Args:
         path: Where it is.
-        name: Its path as people see it and as the state keeps it: relative to the project where it is inside.
+        name: Its path: relative to the project where it is inside.
         version: Its size (bytes) and time of modification (nanoseconds since 1970).
     """
 
@@ -40,7 +78,7 @@ class File:
     version: tuple[int, int]
 
     @classmethod
-    def at(cls, path: Path) -> File:
+    def at(cls, path: Path) -> LocalFile:
         """The file at a path, as it is now."""
         root = get_settings().root
         name = str(path.relative_to(root) if path.is_relative_to(root) else path)
@@ -50,14 +88,45 @@ class File:
             raise SourceError(f"{name}: is a folder", hint=f"name the files in it: {name}/*.csv")
         return cls(path, name, (found.st_size, found.st_mtime_ns))
 
-    @property
-    def suffixes(self) -> tuple[str, str]:
-        """What the name says of the format and of the compression: (".csv", ".gz")."""
-        last = self.path.suffix.lower()
-        return (Path(self.path.stem).suffix.lower(), last) if last in _COMPRESSED else (last, "")
+    def open(self) -> pa.NativeFile:
+        """Its bytes."""
+        return pa.OSFile(str(self.path))
+
+    def check_unchanged(self) -> None:
+        """Looks at it again."""
+        if LocalFile.at(self.path) != self:
+            raise changed(self.name)
 
 
-def find(pattern: str) -> list[File]:
+def suffixes(name: str) -> tuple[str, str]:
+    """What a name says of the format and of the compression: (".csv", ".gz")."""
+    path = PurePosixPath(name.lower())
+    return (PurePosixPath(path.stem).suffix, path.suffix) if path.suffix in _COMPRESSED else (path.suffix, "")
+
+
+def changed(name: str) -> SourceError:
+    """What there is to say of a file that is not the same to the end of its reading."""
+    return SourceError(
+        f"{name}: has changed while it was read",
+        hint="move files in when they are complete, and run again",
+        retryable=True,
+    )
+
+
+@contextmanager
+def on_disk(file: File) -> Iterator[Path]:
+    """A path for libraries that want one: the file's own, or that of a copy for as long as it is needed."""
+    if isinstance(file, LocalFile):
+        yield file.path
+        return
+    with tempfile.NamedTemporaryFile() as copy:
+        with told(file.name), closing(file.open()) as content:
+            shutil.copyfileobj(content, copy, _BUFFER)
+        copy.flush()
+        yield Path(copy.name)
+
+
+def find(pattern: str) -> list[LocalFile]:
     """The files of a path or a glob, sorted by path; `**` goes into folders.
 
     Raises:
@@ -65,11 +134,12 @@ def find(pattern: str) -> list[File]:
     """
     path = get_settings().path(pattern)
     if path.exists() or not glob.has_magic(pattern):
-        return [File.at(path)]
+        return [LocalFile.at(path)]
     folder = next(parent for parent in path.parents if not glob.has_magic(str(parent)))
     if not folder.is_dir():
         raise SourceError(f"{pattern}: there is no folder {folder}", hint=_HINTS[errno.ENOENT])
-    return [File.at(Path(found)) for found in sorted(glob.glob(str(path), recursive=True)) if Path(found).is_file()]  # noqa: PTH207  (Path.glob takes no absolute pattern)
+    found = map(Path, sorted(glob.glob(str(path), recursive=True)))  # noqa: PTH207  (Path.glob takes no absolute pattern)
+    return [LocalFile.at(file) for file in found if file.is_file()]
 
 
 def existing_database_file(url: str) -> Path:
@@ -97,9 +167,9 @@ class Stream:
     def __init__(self, file: File, encoding: str = "utf-8") -> None:
         self.taken = 0
         self._file = file
-        compression = _COMPRESSED.get(file.suffixes[1])
+        compression = _COMPRESSED.get(suffixes(file.name)[1])
         with told(file.name):
-            self._raw = pa.OSFile(str(file.path))
+            self._raw = _native(file.open())
             bytes_ = pa.CompressedInputStream(self._raw, compression) if compression else self._raw
             self._bytes = bytes_ if _is_utf8(encoding) else pa.transcoding_input_stream(bytes_, encoding, "utf-8")
 
@@ -146,6 +216,12 @@ def told(name: str) -> Iterator[None]:
         raise _not_decoded(name, str(error)) from None
     except pa.ArrowInvalid as error:
         raise _refused(name, str(error)) from None
+    except IntegrationError as error:
+        if error.code == "PreconditionFailed":
+            raise changed(name) from None
+        raise SourceError(error.message, hint=error.hint, retryable=error.retryable) from None
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+        raise SourceError(f"{name}: cannot be unpacked: {error}", hint="fetch the archive again") from None
     except OSError as error:
         reason = error.strerror or str(error)
         hint = _HINTS.get(error.errno or 0)
@@ -157,6 +233,12 @@ def told(name: str) -> Iterator[None]:
                 "its name says that it is compressed; it is not, or it is damaged",
             )
         raise SourceError(f"{name}: {reason}", hint=hint) from None
+
+
+def _native(content: Any) -> pa.NativeFile:  # noqa: ANN401  (a binary file, Python's or Arrow's)
+    if isinstance(content, pa.NativeFile):
+        return content
+    return pa.PythonFile(io.BufferedReader(content, _BUFFER), mode="r")
 
 
 def _refused(name: str, message: str) -> SourceError:

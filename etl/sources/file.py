@@ -8,7 +8,7 @@ from typing import Protocol
 
 from errors import SourceError
 from etl.pipeline import FileSource
-from etl.sources.disk import File, find
+from etl.sources.disk import File, find, suffixes
 from etl.stream import Batch, State
 
 _LOG = logging.getLogger(__name__)
@@ -78,10 +78,15 @@ class Files:
             raise SourceError(f"{self._source.path}: no file has such a name")
         return _Reading(self._source, files, state if self._source.incremental else None)
 
-    def _find(self) -> list[File]:
+    def _find(self) -> Sequence[File]:
         from etl.variables import resolve
 
-        return find(resolve(self._source.path))
+        path = resolve(self._source.path)
+        if path.startswith("s3://"):
+            from etl.sources.store import find_objects
+
+            return find_objects(path)
+        return find(path)
 
 
 class _Reading:
@@ -103,12 +108,7 @@ class _Reading:
             for batch in reader.batches(file):
                 self.bytes_read = done + reader.position
                 yield batch
-            if File.at(file.path) != file:
-                raise SourceError(
-                    f"{file.name}: has changed while it was read",
-                    hint="move files in when they are complete, and run again",
-                    retryable=True,
-                )
+            file.check_unchanged()
             done += file.version[0]
             self.bytes_read = done
 
@@ -162,7 +162,7 @@ def _check_same_columns(files: Sequence[tuple[File, list[str] | None]]) -> None:
 
 
 def _format(source: FileSource, file: File) -> str:
-    kind = source.format or _FORMATS.get(file.suffixes[0])
+    kind = source.format or _FORMATS.get(suffixes(file.name)[0])
     if kind is None:
         raise SourceError(
             f"{file.name}: its name does not tell its format", hint="say `format: csv`, ndjson, json or parquet"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,7 +23,7 @@ class Parquet:
 
     def names(self, file: File) -> list[str]:
         """The columns of the file, whose types must be those of the first one."""
-        with told(file.name), pq.ParquetFile(file.path) as content:
+        with told(file.name), closing(file.open()) as bytes_, pq.ParquetFile(bytes_) as content:
             schema = content.schema_arrow
         self._first = self._first or (file, schema)
         for field in schema:
@@ -38,7 +39,7 @@ class Parquet:
         """The rows; only one batch of them is decoded at a time."""
         names = self._first[1].names if self._first else self.names(file)
         number = 0
-        with told(file.name), pq.ParquetFile(file.path, buffer_size=1 << 20) as content:
+        with told(file.name), closing(file.open()) as bytes_, pq.ParquetFile(bytes_, buffer_size=1 << 20) as content:
             rows = content.metadata.num_rows
             for batch in content.iter_batches(_rows_at_once(content.metadata)):
                 yield Batch(batch.select(names), _origin(file, number))
