@@ -208,14 +208,14 @@ class DatabaseSource(Model):
     connection: Text = Field(description="SQLAlchemy URL; keep it in the environment: ${SHOP_DATABASE_URL}.")
     table: Text | None = Field(None, description="Table or view, with its schema where it has one.")
     query: Text | None = Field(None, description="One SELECT, instead of a table.", validate_default=True)
-    parallel: int = Field(
-        1, ge=1, le=16, description="PostgreSQL tables only: how many connections read, all inside one snapshot."
-    )
     columns: list[Text] | None = Field(None, min_length=1, description="Columns to read; all if not given.")
     filters: dict[Text, Annotated[Filter, BeforeValidator(_filter, Filter | list[Scalar] | Scalar | None)]] = Field(
         {}, description='Rows to read: {region: eu, status: [paid, open], created_at: {">=": 2024-01-01}}.'
     )
     incremental: Incremental | None = None
+    parallel: int = Field(
+        1, ge=1, le=16, description="PostgreSQL tables only: how many connections read, all inside one snapshot."
+    )
 
     @field_validator("query")
     @classmethod
@@ -240,7 +240,7 @@ class FileSource(Model):
     path: Text = Field(
         description="Path or glob, relative to the project: inbox/payments-*.csv.gz; or s3://bucket/inbox/*.csv."
     )
-    format: Literal["csv", "ndjson", "json", "parquet"] | None = Field(
+    format: Literal["csv", "ndjson", "json", "parquet", "xlsx"] | None = Field(
         None, description="Told by the name if not given."
     )
     delimiter: Annotated[str, StringConstraints(min_length=1, max_length=1)] | None = Field(
@@ -250,6 +250,8 @@ class FileSource(Model):
     records: Text | None = Field(
         None, description="JSON only: where the document has its records: data.items; the document itself if not given."
     )
+    sheet: Text | None = Field(None, description="Excel only: the sheet's name; the first one if not given.")
+    header_row: int = Field(1, ge=1, description="Excel only: the row that has the columns' names.")
     incremental: bool = Field(False, description="Load each file (path, size, modification time; in S3 its ETag) once.")
 
 
@@ -368,6 +370,11 @@ class ForEach(Model):
     )
 
 
+def shown_url(url: str) -> str:
+    """A URL as it may be shown: without user, password and query."""
+    return re.sub(r"(?<=//)[^/@]*@|\?.*", "", url)
+
+
 def placeholders(url: str) -> list[str]:
     """What stands in braces in a URL: `id` of `/customers/{id}`, not the variable of `${BASE}`."""
     return re.findall(r"(?<!\$)\{([^{}]*)\}", url)
@@ -457,11 +464,23 @@ Source = Annotated[DatabaseSource | FileSource | ApiSource, Field(discriminator=
 # --- transform ------------------------------------------------------------------------------------------------
 
 
+class References(Model):
+    """The column of another table that has every value of this one."""
+
+    table: Text = Field(description="Table, with its schema where it has one: crm.customers.")
+    column: Text = Field(description="Its column: id.")
+    connection: Text | None = Field(
+        None, description="URL of the database that has the table, ${CRM_DATABASE_URL}; the destination's if not given."
+    )
+
+
 class Checks(Model):
     """What a column's values must be."""
 
     required: bool = False
     unique: bool = False
+    type: Type | None = Field(None, description="The values are of this type, or texts that say one; they stay texts.")
+    references: References | None = Field(None, description="Foreign key: another table has each of the values.")
     min: Scalar | date | None = None
     max: Scalar | date | None = None
     min_length: int | None = Field(None, ge=0)
@@ -472,7 +491,7 @@ class Checks(Model):
 
 
 class Transform(Model):
-    """The rules, always applied in this order: map, convert, validate, derive, filter.
+    """The rules, always applied in this order: map, convert, validate (with expect and schema), derive, filter.
 
     The result has the columns that the rules name: those that `map` gives, those that `convert` and `validate`
     name, and the derived ones. Without `map`, or with `"*": "*"` in it, it has all the others, too.
@@ -483,6 +502,13 @@ class Transform(Model):
     )
     convert: dict[Text, Type] = Field({}, description="Column -> type; what does not convert exactly is a broken rule.")
     checks: dict[Text, Checks] = Field({}, alias="validate", description="Column -> what its values must be.")
+    expect: list[Text] = Field([], description="SQL conditions across columns; a row breaks those that are false.")
+    schema_: Text | None = Field(
+        None,
+        alias="schema",
+        pattern=r"^[^:\s][^:]*:[A-Za-z_]\w*$",
+        description="A pandera schema that the rows follow: pipelines/schemas/orders.py:Orders, or module:Name.",
+    )
     derive: dict[Text, Text] = Field({}, description="New column -> SQL expression over the row's columns.")
     filter: list[Text] = Field([], description="SQL predicates; a row stays if all of them are true.")
     on_new_column: Literal["add", "ignore", "fail"] = Field(
@@ -714,6 +740,16 @@ class Pipeline(Model):
         if destination.write == "append" and {"incremental", "resume"} <= set(partly):
             message = "`append` with `resume` and `incremental` could load rows twice; use merge, or drop `resume`"
             raise PydanticCustomError("value_error", message, {"at": "write"})  # type: ignore[arg-type]
+        return destination
+
+    @field_validator("destination")
+    @classmethod
+    def _references_have_a_connection(cls, destination: Destination, info: ValidationInfo) -> Destination:
+        checks: dict[str, Checks] = getattr(info.data.get("transform"), "checks", {})
+        lost = [name for name, each in checks.items() if each.references and not each.references.connection]
+        if lost and not hasattr(destination, "connection"):
+            message = f"`references` of `{lost[0]}` has no connection, and the destination is none; give it one"
+            raise PydanticCustomError("value_error", message, {"at": "type"})  # type: ignore[arg-type]
         return destination
 
     @field_validator("partitions")

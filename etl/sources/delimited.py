@@ -74,7 +74,7 @@ class Delimited:
                 raise SourceError(f"{file.name}: the header cannot be read: {error}") from None
             if names is None:
                 raise SourceError(f"{file.name}: is empty, without so much as a header")
-            _check_header(file, names)
+            check_header(file.name, names)
             return names, any(line.strip("\r\n") for line in lines)
 
     def _rows(self, stream: Stream, names: list[str], bad: _Bad, delimiter: str) -> Iterator[pa.RecordBatch]:
@@ -92,6 +92,22 @@ class Delimited:
         if reader.schema != pa.schema(list(text.items())):
             raise SourceError(f"the header is read in two ways: {names} and {reader.schema.names}")
         yield from reader
+
+
+def check_header(file: str, names: list[str]) -> None:
+    """Makes sure that a header names every column, once.
+
+    Raises:
+        SourceError: It does not, or is none.
+    """
+    shown = ", ".join(names)[:200]
+    if not any(character.isalpha() for name in names for character in name):
+        raise SourceError(f"{file}: has no header; its first line is: {shown}", hint="put the columns' names there")
+    for place, name in enumerate(names, 1):
+        if not name.strip():
+            raise SourceError(f"{file}: column {place} has no name in the header: {shown}")
+        if names.count(name) > 1:
+            raise SourceError(f"{file}: the header has {name!r} twice: {shown}", hint="give one another name")
 
 
 class _Bad:
@@ -126,19 +142,6 @@ class _Bad:
     def _row(self, record: int, text: str, cells: int) -> BadRow:
         message = f"the record has {cells} cell{'s' * (cells != 1)}, the header has {self._width}"
         return BadRow({"line": text}, {}, [Broken("", "source: csv", message)], self._at(record))
-
-
-def _check_header(file: File, names: list[str]) -> None:
-    shown = ", ".join(names)[:200]
-    if not any(character.isalpha() for name in names for character in name):
-        raise SourceError(
-            f"{file.name}: has no header; its first line is: {shown}", hint="put the columns' names there"
-        )
-    for place, name in enumerate(names, 1):
-        if not name.strip():
-            raise SourceError(f"{file.name}: column {place} has no name in the header: {shown}")
-        if names.count(name) > 1:
-            raise SourceError(f"{file.name}: the header has {name!r} twice: {shown}", hint="give one another name")
 
 
 def _no_rows(names: list[str]) -> pa.RecordBatch:

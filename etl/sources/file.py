@@ -19,6 +19,7 @@ _FORMATS = {
     ".jsonl": "ndjson",
     ".json": "json",
     ".parquet": "parquet",
+    ".xlsx": "xlsx",
 }
 
 
@@ -165,7 +166,7 @@ def _format(source: FileSource, file: File) -> str:
     kind = source.format or _FORMATS.get(suffixes(file.name)[0])
     if kind is None:
         raise SourceError(
-            f"{file.name}: its name does not tell its format", hint="say `format: csv`, ndjson, json or parquet"
+            f"{file.name}: its name does not tell its format", hint="say `format: csv`, ndjson, json, parquet or xlsx"
         )
     return kind
 
@@ -180,6 +181,10 @@ def _reader(source: FileSource, file: File) -> Reader:
             from etl.sources.parquet import Parquet
 
             return Parquet()
+        case "xlsx":
+            from etl.sources.excel import Excel
+
+            return Excel(source)
         case "ndjson":
             from etl.sources.json_lines import JsonLines
 
