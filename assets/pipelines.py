@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import dagster as dg
 
+from assets.partitions import mapping, partition_of_run, partitions_definition
 from errors import PivotalError
 from etl.loader import resolve
 from etl.pipeline import ApiSource, DatabaseDestination, DatabaseSource, Pipeline
@@ -34,18 +35,29 @@ def build_assets(pipelines: Sequence[Pipeline]) -> list[dg.AssetsDefinition | dg
         for pipeline in pipelines
         if (key := upstream[pipeline.name]) not in writers.values()
     }
-    return [*external.values(), *(_asset(pipeline, upstream[pipeline.name]) for pipeline in pipelines)]
+    partitions = {dg.AssetKey(pipeline.name): pipeline.partitions for pipeline in pipelines}
+    return [
+        *external.values(),
+        *(
+            _asset(pipeline, key, mapping(pipeline.partitions, partitions.get(key)))
+            for pipeline in pipelines
+            for key in [upstream[pipeline.name]]
+        ),
+    ]
 
 
-def _asset(pipeline: Pipeline, upstream: dg.AssetKey) -> dg.AssetsDefinition:
+def _asset(
+    pipeline: Pipeline, upstream: dg.AssetKey, partition_mapping: dg.PartitionMapping | None
+) -> dg.AssetsDefinition:
     @dg.asset(
         name=pipeline.name,
-        deps=[upstream],
+        deps=[dg.AssetDep(upstream, partition_mapping=partition_mapping)],
         description=pipeline.description,
         group_name=pipeline.group,
         owners=pipeline.owners,
         kinds={_source_kind(pipeline), _destination_kind(pipeline)},
         metadata=_declared(pipeline),
+        partitions_def=partitions_definition(pipeline.partitions),
         check_specs=[
             dg.AssetCheckSpec("rows_accounted_for", asset=pipeline.name, description="Every row read went somewhere."),
             dg.AssetCheckSpec("no_row_quarantined", asset=pipeline.name, description="No row broke a rule."),
@@ -57,13 +69,17 @@ def _asset(pipeline: Pipeline, upstream: dg.AssetKey) -> dg.AssetsDefinition:
         from assets.report import checks, metadata
         from etl.run import run_pipeline
 
+        watch = progress.watch(context.log)
         try:
-            report = run_pipeline(pipeline, run_id=context.run.run_id, progress=progress.watch(context.log))
+            report = run_pipeline(
+                pipeline, run_id=context.run.run_id, progress=watch, partition=partition_of_run(context, pipeline)
+            )
         except PivotalError as error:
             raise _failure(error, context.retry_number) from None
         yield dg.MaterializeResult(metadata=metadata(pipeline, upstream, report), check_results=checks(report))
 
-    return run
+    # The decorator's own parameter warns that it is beta.
+    return run.with_attributes(backfill_policy=dg.BackfillPolicy.single_run()) if pipeline.partitions else run
 
 
 def _failure(error: PivotalError, tries: int) -> dg.Failure | dg.RetryRequested:

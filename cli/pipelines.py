@@ -14,6 +14,7 @@ import click
 from cli.output import json_option, progress, say, say_json, table
 from errors import ConfigError, Problem
 
+    from etl.partitions import Partition
 if TYPE_CHECKING:
     from etl.pipeline import Destination, Pipeline, Source
     from etl.run import PreviewRow
@@ -107,23 +108,39 @@ def preview(name: str, limit: int, as_json: bool) -> None:
 
 @click.command()
 @click.argument("name")
+@click.option("--partition", "key", help="Only this partition: 2024-01-05, or a value.")
+@click.option("--from", "start", help="Only the partitions from this one on, in one run ...")
+@click.option("--to", "end", help="... to this one, which is left out.")
 @click.option("--full-refresh", is_flag=True, help="Forget the state and read everything again.")
 @json_option
-def run(name: str, full_refresh: bool, as_json: bool) -> None:
+def run(name: str, full_refresh: bool, key: str | None, start: str | None, end: str | None, as_json: bool) -> None:
     """Run a pipeline once.
 
-    It goes on from where its last run stopped. NAME is the pipeline.
+    It goes on from where its last run stopped; with partitions, it replaces or merges just these. NAME is the pipeline.
     """
     from etl.run import run_pipeline
 
     pipeline = find_pipeline(name)
     with progress(name, quiet=as_json) as show:
-        report = run_pipeline(pipeline, progress=show, full_refresh=full_refresh)
+        report = run_pipeline(pipeline, progress=show, full_refresh=full_refresh, partition=partition)
+    partition = _partition(pipeline, key, start, end)
+    if partition and full_refresh:
+        raise click.UsageError("--full-refresh is for everything; a partition is always read whole")
     show_report(report, as_json=as_json)
 
 
 def show_report(report: RunReport, *, as_json: bool) -> None:
     """Prints what a run did.
+def _partition(pipeline: Pipeline, key: str | None, start: str | None, end: str | None) -> Partition | None:
+    from etl.partitions import partition_of, partition_range
+
+    if (start is None) != (end is None) or (key and start):
+        raise click.UsageError("say either --partition, or both --from and --to")
+    if key is not None:
+        return partition_of(pipeline, key)
+    return partition_range(pipeline, start, end) if start is not None and end is not None else None
+
+
 
     Args:
         report: The run's report.

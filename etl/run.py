@@ -18,6 +18,7 @@ from etl.lock import only_run_of
 from etl.nested import flatten
 from etl.overlap import WriteBehind, read_ahead
 from etl.pipeline import Pipeline
+from etl.partitions import Partition, about
 from etl.replay import QuarantineSource
 from etl.rules import Rules
 from etl.sources import open_source
@@ -42,6 +43,7 @@ def run_pipeline(
     replay: bool = False,
 ) -> RunReport:
     """Runs a pipeline once, from where its last run stopped, and says on the event log how it ended.
+    partition: Partition | None = None,
 
     Args:
         pipeline: The pipeline.
@@ -51,6 +53,8 @@ def run_pipeline(
         replay: Read the pipeline's quarantine instead of its source; the state stays as it is.
 
     Returns:
+        partition: Read and replace (or merge) only these rows; the state stays as it is. Runs for other partitions
+            may go on at the same time.
         The report: extracted = loaded + filtered + quarantined + deduplicated.
 
     Raises:
@@ -60,8 +64,9 @@ def run_pipeline(
     """
     run_id = run_id or new_id()
     try:
-        with only_run_of(pipeline.name):
-            report = _run(_writing(pipeline, full_refresh, replay), run_id, progress, full_refresh, replay)
+        with only_run_of(f"{pipeline.name}@{partition.name}" if partition else pipeline.name):
+            written = about(pipeline, partition) if partition else _writing(pipeline, full_refresh, replay)
+            report = _run(written, run_id, progress, full_refresh, replay, partition)
     except PivotalError as error:
         _announce(pipeline, run_id, "failed", {"error": type(error).__name__, "message": error.message})
         raise
@@ -69,12 +74,19 @@ def run_pipeline(
     return report
 
 
-def _run(pipeline: Pipeline, run_id: str, progress: Progress | None, full_refresh: bool, replay: bool) -> RunReport:
+def _run(
+    pipeline: Pipeline,
+    run_id: str,
+    progress: Progress | None,
+    full_refresh: bool,
+    replay: bool,
+    partition: Partition | None,
+) -> RunReport:
     started = time.monotonic()
-    destination = open_destination(pipeline)
+    destination = open_destination(pipeline, partition)
     state = None if full_refresh else destination.state()
     waiting = QuarantineSource(destination.quarantined()) if replay else None
-    source: Source = waiting or open_source(pipeline)
+    source: Source = waiting or open_source(pipeline, partition)
     report = RunReport(pipeline.name, run_id, source.label, destination.label, state_before=state)
     with (
         closing(source.open(state)) as extraction,

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from etl.pipeline import FileDestination, Pipeline
+from etl.partitions import Partition
+from etl.pipeline import ApiDestination, FileDestination, Pipeline
 from etl.stream import Destination
 
 
-def open_destination(pipeline: Pipeline) -> Destination:
+def open_destination(pipeline: Pipeline, partition: Partition | None = None) -> Destination:
     """The pipeline's destination, with its state and quarantine. Opens no connection yet.
+
+    Args:
+        pipeline: The pipeline.
+        partition: The part of it that is written; everything if not given.
 
     Raises:
         DestinationError: It cannot be opened as it is declared.
@@ -19,4 +24,4 @@ def open_destination(pipeline: Pipeline) -> Destination:
         return FilesDestination(pipeline.name, pipeline.destination)
     from etl.destinations.database import TableDestination
 
-    return TableDestination(pipeline.name, pipeline.destination)
+    return TableDestination(pipeline.name, pipeline.destination, partition.scope if partition else None)

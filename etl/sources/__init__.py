@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from etl.partitions import Partition
 from etl.pipeline import ApiSource, FileSource, Pipeline
 from etl.stream import Source
 
 
-def open_source(pipeline: Pipeline) -> Source:
+def open_source(pipeline: Pipeline, partition: Partition | None = None) -> Source:
     """The source that a pipeline declares; nothing is read and nobody is called before `Source.open`.
+
+    Args:
+        pipeline: The pipeline.
+        partition: The part of it that a database is asked for; other sources are read whole.
 
     Raises:
         PivotalError: The source is declared in a way that cannot work, or an environment variable is not set.
@@ -24,4 +29,4 @@ def open_source(pipeline: Pipeline) -> Source:
         return Api(source, once=once)
     from etl.sources.database import Database
 
-    return Database(source, once=once)
+    return Database(source, once=once, partition=partition)

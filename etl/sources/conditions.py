@@ -18,7 +18,8 @@ class Condition:
 
     Args:
         column: The column's name.
-        operator: =, !=, <, <=, >, >=, in or not_in.
+        operator: =, !=, <, <=, >, >=, in, not_in; between: from one value to before another; between_text: the same
+            for moments in text, and whatever does not begin like one.
         values: What it is compared with, as text: one, several for `in` and `not_in`, none for NULL.
     """
 
@@ -58,11 +59,20 @@ class Statement:
         values = [self.value(column, text) for text in condition.values]
         if condition.operator in {"in", "not_in"}:
             return f"{name} {'NOT IN' if negated else 'IN'} ({', '.join(values)})"
+        if condition.operator.startswith("between"):
+            else_ = f" OR {name} NOT LIKE '____-__-__%'" if condition.operator == "between_text" else ""
+            return f"({name} >= {values[0]} AND {name} < {values[1]}{else_})"
         return f"{name} {'<>' if negated else condition.operator} {values[0]}"
 
 
-def check_values(connection: Connection, column: Column, condition: Condition) -> None:
+def check_values(connection: Connection, column: Column, condition: Condition, key: str) -> None:
     """Lets a condition pass whose values the column could have.
+
+    Args:
+        connection: Where the column is.
+        column: The column.
+        condition: The condition.
+        key: The key of the pipeline file that it stands under.
 
     Raises:
         SourceError: One of them is of another type.
@@ -75,7 +85,7 @@ def check_values(connection: Connection, column: Column, condition: Condition) -
             if error.retryable:
                 raise
             raise SourceError(
-                f"`filters`: {column.name} {condition.operator} {text!r}: the column holds values of the type "
+                f"{key}: {column.name} {condition.operator} {text!r}: the column holds values of the type "
                 f"{column.kind}, and this is none",
                 hint="write a value of that type",
             ) from None

@@ -21,6 +21,7 @@ import pyarrow as pa
 from errors import SourceError
 from etl.embedded import database_file
 from etl.incremental import Edge, earlier, is_number, start_text
+from etl.partitions import Partition
 from etl.pipeline import DatabaseSource
 from etl.sources.conditions import Condition, Statement, check_values, conditions
 from etl.sources.connection import EDGE, REFUSED, Column, Connection, nearest
@@ -39,12 +40,12 @@ class Database:
     Args:
         source: What the pipeline file says.
         once: Whether rows at the cursor's edge must be left out if the last run read them.
-        within: What rows must fulfil besides the pipeline's own `filters`.
+        partition: The part that is read; everything if not given.
     """
 
-    def __init__(self, source: DatabaseSource, *, once: bool, within: Sequence[Condition] = ()) -> None:
+    def __init__(self, source: DatabaseSource, *, once: bool, partition: Partition | None = None) -> None:
         self._source = source
-        self._within = within
+        self._partition = partition
         self._once = once
         self.label = f"table {source.table}" if source.table else "query"
 
@@ -58,7 +59,7 @@ class Database:
         if _kind(url) not in _FILES or not database_file(url, SourceError).is_file():
             return None
         with closing(_connect(url)) as connection:
-            return [column.name for column in _Plan(self._source, connection, self._within).columns]
+            return [column.name for column in _Plan(self._source, connection, self._partition).columns]
 
     def open(self, state: State | None) -> _Reading:
         """Connects, takes the snapshot and fixes the upper bound.
@@ -68,7 +69,7 @@ class Database:
         """
         connection = _connect(resolve(self._source.connection))
         try:
-            return _Reading(_Plan(self._source, connection, self._within), connection, state, once=self._once)
+            return _Reading(_Plan(self._source, connection, self._partition), connection, state, once=self._once)
         except BaseException:
             connection.close()
             raise
@@ -100,7 +101,7 @@ def _connect(url: str) -> Connection:
 class _Plan:
     """What is read: the relation, its columns, its key, which rows; checked against the database."""
 
-    def __init__(self, source: DatabaseSource, connection: Connection, within: Sequence[Condition]) -> None:
+    def __init__(self, source: DatabaseSource, connection: Connection, partition: Partition | None) -> None:
         self.incremental = source.incremental
         self.name = source.table or "query"
         self.relation = (
@@ -109,11 +110,14 @@ class _Plan:
         found = {column.name: column for column in connection.columns(self.relation)}
         self.columns = [_named(found, name, self.name) for name in source.columns or found]
         self.cursor = _named(found, source.incremental.cursor, self.name) if source.incremental else None
-        self.conditions = [
-            (_named(found, each.column, self.name), each) for each in [*conditions(source.filters), *within]
-        ]
+        self.conditions = [(_named(found, each.column, self.name), each) for each in conditions(source.filters)]
         for column, condition in self.conditions:
-            check_values(connection, column, condition)
+            check_values(connection, column, condition, "`filters`")
+        if partition:
+            column = _named(found, partition.column, self.name)
+            part = Condition(column.name, *partition.asked(column.kind))
+            check_values(connection, column, part, "`partitions`")
+            self.conditions.append((column, part))
         key = connection.key(source.table) if source.table else []
         self.key = [name for name in key if name in found]
         chosen = {column.name for column in self.columns}

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import duckdb
 import pytest
 
 from assets.pipelines import build_assets
@@ -66,6 +68,15 @@ def test_what_a_pipeline_file_says_is_what_dagster_shows() -> None:
     assert spec.owners == ["team:data"]
     assert spec.kinds == {"file", "duckdb"}
     assert spec.metadata["dagster/table_name"] == "analytics.orders"
+
+
+def test_an_api_is_shown_without_the_secrets_of_its_address() -> None:
+    sent = specs(
+        pipeline(destination={"type": "api", "url": "https://me:geheim@shop.example.com/v1/orders?key=geheim"})
+    )
+    assert sent["orders"].kinds == {"file", "api"}
+    assert sent["orders"].metadata["url"] == "https://shop.example.com/v1/orders"
+    assert "geheim" not in repr(sent["orders"])
 
 
 def test_a_source_is_an_external_asset_upstream() -> None:
@@ -135,3 +146,85 @@ def test_a_schedule_runs_its_pipeline_alone() -> None:
     (schedule,) = build_schedules([pipeline(schedule="*/15 * * * *"), pipeline(name="unscheduled")])
     assert schedule.cron_schedule == "*/15 * * * *"
     assert schedule.name == "orders_schedule"
+
+
+# --- partitions -------------------------------------------------------------------------------------------------
+
+
+def partitioned(**parts: Any) -> Pipeline:
+    """Orders by day, from a file."""
+    transform = {"convert": {"day": "date"}}
+    return pipeline(transform=transform, partitions={"by": "day", "every": "day", "start": "2024-01-01"}, **parts)
+
+
+def run_partitions(asset: Pipeline, first: str, last: str) -> list[str]:
+    """Materializes a range in one run; the partitions that Dagster has of it afterwards."""
+    tags = {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
+    done = dg.materialize(build_assets([asset]), resources={"progress": RunProgress()}, run_config=QUIET, tags=tags)
+    return sorted(str(each.partition) for each in done.asset_materializations_for_node(asset.name))
+
+
+def days_loaded(project: Path) -> list[str]:
+    with duckdb.connect(str(project / "warehouse.duckdb"), read_only=True) as warehouse:
+        return [str(day) for (day,) in warehouse.execute("SELECT day FROM analytics.orders ORDER BY id").fetchall()]
+
+
+def test_a_partition_and_a_range_of_them_are_each_one_run(project: Path) -> None:
+    (project / "orders.csv").write_text("id,day\n" + "".join(f"{day},2024-01-0{day}\n" for day in range(1, 8)))
+    asset = partitioned()
+    done = dg.materialize(
+        build_assets([asset]), resources={"progress": RunProgress()}, run_config=QUIET, partition_key="2024-01-02"
+    )
+    assert done.success
+    assert days_loaded(project) == ["2024-01-02"]
+    assert run_partitions(asset, "2024-01-04", "2024-01-06") == ["2024-01-04", "2024-01-05", "2024-01-06"]
+    assert days_loaded(project) == ["2024-01-02", "2024-01-04", "2024-01-05", "2024-01-06"]
+
+
+def test_values_are_partitions_too(project: Path) -> None:
+    (project / "orders.csv").write_text("id,day\n1,mon\n2,tue\n3,wed\n")
+    asset = pipeline(transform={}, partitions={"by": "day", "values": ["mon", "tue", "wed"]})
+    assert run_partitions(asset, "mon", "tue") == ["mon", "tue"]
+    assert days_loaded(project) == ["mon", "tue"]
+
+
+def test_pipelines_with_other_partitions_may_read_from_each_other() -> None:
+    table = {"type": "database", "connection": "duckdb:///warehouse.duckdb", "table": "analytics.orders"}
+    written = {**table, "write": "replace"}
+    reading = [
+        pipeline(name=name, source=table, transform={}, destination={**written, "table": name}, partitions=partitions)
+        for name, partitions in {
+            "hourly": {"by": "day", "every": "hour", "start": "2024-01-01"},
+            "regional": {"by": "id", "values": ["1"]},
+            "whole": None,
+        }.items()
+    ]
+    resources = {"progress": RunProgress()}
+    dg.Definitions.validate_loadable(dg.Definitions(build_assets([partitioned(), *reading]), resources=resources))
+
+
+@pytest.mark.parametrize(
+    ("at", "expected"),
+    [("2024-01-05T06:00", ["2024-01-04"]), ("2024-01-05T00:00", ["2024-01-04"]), ("2024-01-01T06:00", [])],
+)
+def test_a_schedule_runs_the_latest_complete_partition(at: str, expected: list[str]) -> None:
+    asset = partitioned(schedule="0 6 * * *")
+    assert scheduled(asset, at) == expected
+
+
+def test_a_schedule_runs_every_value() -> None:
+    asset = pipeline(partitions={"by": "id", "values": ["1", "2"]}, schedule="0 6 * * *")
+    assert scheduled(asset, "2024-01-05T06:00") == ["1", "2"]
+
+
+def scheduled(asset: Pipeline, at: str) -> list[str | None]:
+    """The partitions that a tick of the schedule asks for."""
+    (schedule,) = build_schedules([asset])
+    moment = datetime.fromisoformat(at).replace(tzinfo=UTC)
+    resources = {"progress": RunProgress()}
+    known = dg.Definitions(build_assets([asset]), schedules=[schedule], resources=resources).get_repository_def()
+    with (
+        dg.instance_for_test() as instance,
+        dg.build_schedule_context(instance, moment, repository_def=known) as context,
+    ):
+        return [request.partition_key for request in schedule.evaluate_tick(context).run_requests or []]

@@ -211,6 +211,33 @@ def test_ctrl_c_ends_a_run_with_130_one_line_and_nothing_published(shop: Path) -
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+def test_partitions_are_run_one_by_one_or_as_a_range(shop: Path, pivotal: Pivotal) -> None:
+    days = "partitions: {by: day, every: day, start: 2024-01-01}\n"
+    text = ORDERS.replace("status: status}", "status: status, day: day}") + days
+    (shop / "pipelines/orders.yaml").write_text(text.replace('"decimal(18,2)"', '"decimal(18,2)", day: date'))
+    change(shop, "ALTER TABLE orders ADD COLUMN day DATE")
+    change(shop, "UPDATE orders SET amt = '1', day = '2024-01-0' || id, status = 'paid'")
+    assert pivotal("run", "orders", "--partition", "2024-01-02", "--json").json["loaded"] == 1
+    assert pivotal("run", "orders", "--from", "2024-01-04", "--to", "2024-01-06", "--json").json["loaded"] == 2
+    assert [order for order, _ in loaded(shop)] == [2, 4, 5]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (["--partition", "2024-01-01"], 1, "has no partitions"),
+        (["--from", "2024-01-01"], 2, "both --from and --to"),
+        (["--partition", "2024-01-01", "--from", "2024-01-01", "--to", "2024-01-02"], 2, "say either --partition"),
+    ],
+)
+@pytest.mark.usefixtures("shop")
+def test_partitions_that_are_not_there_are_refused(
+    pivotal: Pivotal, arguments: list[str], code: int, told: str
+) -> None:
+    answer = pivotal("run", "orders", *arguments)
+    assert (answer.code, told in answer.err) == (code, True)
+
+
 # --- preview --------------------------------------------------------------------------------------------------
 
 
