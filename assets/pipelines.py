@@ -12,7 +12,7 @@ import dagster as dg
 from assets.partitions import mapping, partition_of_run, partitions_definition
 from errors import PivotalError
 from etl.loader import resolve
-from etl.pipeline import ApiSource, DatabaseDestination, DatabaseSource, Pipeline
+from etl.pipeline import ApiDestination, ApiSource, DatabaseDestination, DatabaseSource, Pipeline, shown_url
 from resources.progress import RunProgress
 
 RETRIES = 2
@@ -92,6 +92,8 @@ def _declared(pipeline: Pipeline) -> Mapping[str, str]:
     destination = pipeline.destination
     if isinstance(destination, DatabaseDestination):
         return {"dagster/table_name": destination.table, "write": destination.write}
+    if isinstance(destination, ApiDestination):
+        return {"url": shown_url(destination.url), "write": destination.method}
     return {"path": destination.path, "write": destination.write}
 
 
@@ -99,6 +101,8 @@ def _written(pipeline: Pipeline) -> tuple[str, str]:
     destination = pipeline.destination
     if isinstance(destination, DatabaseDestination):
         return (destination.connection, destination.table)
+    if isinstance(destination, ApiDestination):
+        return ("api", destination.url)
     return ("file", destination.path)
 
 
@@ -134,6 +138,8 @@ def _source_kind(pipeline: Pipeline) -> str:
 
 def _destination_kind(pipeline: Pipeline) -> str:
     destination = pipeline.destination
+    if isinstance(destination, ApiDestination):
+        return destination.type
     return _scheme(destination.connection) if isinstance(destination, DatabaseDestination) else destination.format
 
 

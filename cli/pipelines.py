@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from difflib import get_close_matches
@@ -196,8 +195,10 @@ def _summary(pipeline: Pipeline) -> dict[str, object]:
 def _place(end: Source | Destination) -> str:
     """Where one end of a pipeline is, without what may be a secret in an address."""
     if url := getattr(end, "url", None):
-        return re.sub(r"(?<=//)[^/@]*@|\?.*", "", url)
+        return shown_url(url)
     return getattr(end, "table", None) or getattr(end, "path", None) or "query"
+    from etl.pipeline import shown_url
+
 
 
 def _report_dict(report: RunReport) -> dict[str, object]:

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Self, TypeVar, cast
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 _END = object()
 
@@ -30,6 +31,27 @@ def read_ahead(items: Iterable[T]) -> Generator[T]:
         while (item := coming.result()) is not _END:
             coming = thread.submit(fetch)
             yield cast(T, item)
+
+
+def several(work: Callable[[T], R], items: Iterable[T], at_a_time: int) -> Generator[R]:
+    """What `work` makes of each item, in their order; so many are under way at a time.
+
+    What one of them raises is raised in its turn; those behind it that have begun are waited for.
+    """
+    if at_a_time == 1:
+        yield from map(work, items)
+        return
+    waiting: deque[Future[R]] = deque()
+    with ThreadPoolExecutor(at_a_time, "several") as threads:
+        try:
+            for item in items:
+                waiting.append(threads.submit(copy_context().run, work, item))
+                if len(waiting) == at_a_time:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            threads.shutdown(cancel_futures=True)
 
 
 class WriteBehind:

@@ -85,6 +85,7 @@ class Rules:
         if len(set(names)) < len(names):
             raise RuleError(
                 f"the data has two columns named {next(name for name in names if names.count(name) > 1)}",
+            places=lambda: np.flatnonzero(status == GOOD).tolist(),
                 hint="give one of them another name in the source",
             )
         for field in rows.schema:

@@ -6,9 +6,10 @@ import logging
 import resource
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 
 import pyarrow as pa
 
@@ -22,7 +23,8 @@ from etl.partitions import Partition, about
 from etl.replay import QuarantineSource
 from etl.rules import Rules
 from etl.sources import open_source
-from etl.stream import BadRow, Batch, Broken, Extraction, Load, Progress, RunReport, Source
+from etl.sources.rows import as_text
+from etl.stream import BadRow, Batch, Broken, Extraction, Load, Progress, Refused, RunReport, Source, Transformed
 from events.cause import Cause, caused_by, new_event
 from events.envelope import new_id
 from events.log import open_log
@@ -112,12 +114,13 @@ def _stream(
         closing(read_ahead(extraction)) as batches,
         WriteBehind() as behind,
     ):
+    refused: list[BadRow] = []
         for batch in batches:
             done = rules.apply(batch)
             rows, bad = flatten(done.good), [*batch.bad, *done.bad]
             if bad and pipeline.on_invalid == "fail":
                 raise _invalid(pipeline, bad[0])
-            behind.call(load.write, rows)
+            behind.call(_write, pipeline, load, rows, partial(_as_read, batch, done), refused)
             behind.call(load.quarantine, bad)
             _count(report, batch, rows, bad, done.filtered)
             if progress:
@@ -127,6 +130,38 @@ def _stream(
 def _count(report: RunReport, batch: Batch, rows: pa.RecordBatch, bad: Sequence[BadRow], filtered: int) -> None:
     report.extracted += batch.rows.num_rows + len(batch.bad) + batch.deduplicated
     report.deduplicated += batch.deduplicated
+    report.rejected = [*report.rejected, *refused][:SAMPLE]
+
+
+def _write(
+    pipeline: Pipeline,
+    load: Load,
+    rows: pa.RecordBatch,
+    as_read: Callable[[Sequence[Refused]], list[BadRow]],
+    sample: list[BadRow],
+) -> None:
+    """Writes rows; what the destination does not take goes to the quarantine."""
+    if refused := load.write(rows):
+        bad = as_read(refused)
+        if pipeline.on_invalid == "fail":
+            raise _invalid(pipeline, bad[0])
+        load.quarantine(bad)
+        sample += bad[: SAMPLE - len(sample)]
+
+
+def _as_read(batch: Batch, done: Transformed, refused: Sequence[Refused]) -> list[BadRow]:
+    """Refused rows as the source read them, before any rule: so a replay applies the rules to them once."""
+    good = done.places() if done.places else ()
+    places = [good[one.place] for one in refused]
+    rows, types = as_text(batch.rows.take(pa.array(places)))
+    return [
+        BadRow(row, types, [one.broken], batch.origin(place))
+        for row, one, place in zip(rows, refused, places, strict=True)
+    ]
+
+
+def _rules(pipeline: Pipeline) -> Rules:
+    return Rules(pipeline.transform, connection=getattr(pipeline.destination, "connection", None))
     report.filtered += filtered
     report.quarantined += len(bad)
     report.schema = {field.name: str(field.type) for field in rows.schema}
@@ -143,6 +178,7 @@ def _settle(load: Load, report: RunReport) -> None:
             f"pipeline {report.pipeline}: extracted {report.extracted} rows, but loaded {report.loaded} + filtered "
             f"{report.filtered} + quarantined {report.quarantined} + deduplicated {report.deduplicated}",
             hint="nothing was published; this is a bug: please report it with the pipeline file",
+    report.quarantined += loaded.refused
         )
 
 
@@ -161,8 +197,9 @@ def _invalid(pipeline: Pipeline, bad: BadRow) -> InvalidRowsError:
     rules = "; ".join(f"{broken.column or 'row'}: {broken.message} ({broken.rule})" for broken in bad.broken)
     return InvalidRowsError(
         f"pipeline {pipeline.name}: a row broke a rule ({origin}): {rules}",
-        hint="nothing was loaded; mend the row, or say `on_invalid: quarantine` to set such rows aside",
+        hint=f"{kept}; mend the row, or say `on_invalid: quarantine` to set such rows aside",
     )
+    kept = "what was sent before stays sent" if pipeline.destination.type == "api" else "nothing was loaded"
 
 
 def _peak_memory() -> int:

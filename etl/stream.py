@@ -109,31 +109,56 @@ class Source(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Transformed:
-    """What the rules made of a batch: extracted = good + bad + filtered."""
+    """What the rules made of a batch: extracted = good + bad + filtered.
+
+    Args:
+        good: The rows that follow the rules.
+        bad: Those that break some.
+        filtered: How many were filtered out.
+        places: Where each good row stands in the batch, asked for as a whole; None if there is none.
+    """
 
     good: pa.RecordBatch
     bad: Sequence[BadRow]
     filtered: int
+    places: Callable[[], Sequence[int]] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A row that a destination did not take, and why.
+
+    Args:
+        place: Where it stands in the rows that `Load.write` was given.
+        broken: What the destination says, as a broken rule.
+    """
+
+    place: int
+    broken: Broken
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What a destination did with the rows it was given: given = inserted + updated + deduplicated.
+    """What a destination did with the rows it was given: given = inserted + updated + deduplicated + refused.
 
     `deduplicated` counts rows that were there already, unchanged, or that a newer version of the same key
-    supersedes, in the same run or (with `version`) in the table.
+    supersedes, in the same run or (with `version`) in the table. `refused` ones are in the quarantine.
     """
 
     inserted: int
     updated: int = 0
     deduplicated: int = 0
+    refused: int = 0
 
 
 class Load(Protocol):
-    """One transaction of a destination: data, quarantine and state become visible together, or not at all."""
+    """One transaction of a destination: data, quarantine and state become visible together, or not at all.
 
-    def write(self, rows: pa.RecordBatch) -> None:
-        """Takes rows; they are not visible before `commit`."""
+    An API is none: what it was sent is visible at once. State and quarantine still change at `commit`.
+    """
+
+    def write(self, rows: pa.RecordBatch) -> Sequence[Refused] | None:
+        """Takes rows; they are not visible before `commit`. Returns those that it does not take, if there are any."""
         ...
 
     def quarantine(self, rows: Sequence[BadRow]) -> None:

@@ -22,6 +22,10 @@ def open_destination(pipeline: Pipeline, partition: Partition | None = None) -> 
         from etl.destinations.files import FilesDestination
 
         return FilesDestination(pipeline.name, pipeline.destination)
+    if isinstance(pipeline.destination, ApiDestination):
+        from etl.destinations.api import EndpointDestination
+
+        return EndpointDestination(pipeline.name, pipeline.destination)
     from etl.destinations.database import TableDestination
 
     return TableDestination(pipeline.name, pipeline.destination, partition.scope if partition else None)

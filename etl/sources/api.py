@@ -11,8 +11,9 @@ from typing import Any
 from errors import IntegrationError, SourceError
 from etl.incremental import Cursor, Edge, earlier, start_text
 from etl.nested import Shape, dump, parse, without_collector
-from etl.pipeline import ApiKeyAuth, ApiSource, BasicAuth, BearerAuth
-from etl.sources.pages import MISSING, Answer, Request, first, following, value_at
+from etl.paths import MISSING, value_at
+from etl.pipeline import ApiKeyAuth, ApiSource, BasicAuth, BearerAuth, shown_url
+from etl.sources.pages import Answer, Request, first, following
 from etl.stream import BadRow, Batch, Broken, Origin, State
 from etl.variables import resolve
 from integrations.http import Credential, HttpClient, Response
@@ -31,7 +32,7 @@ class Api:
     def __init__(self, source: ApiSource, *, once: bool) -> None:
         self._source = source
         self._once = once
-        self.label = f"api {source.url.partition('?')[0]}"
+        self.label = f"api {shown_url(source.url)}"
 
     def columns(self) -> None:
         """Only reading tells."""

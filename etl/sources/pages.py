@@ -8,12 +8,11 @@ from typing import Any
 from urllib.parse import urljoin
 
 from errors import SourceError
+from etl.paths import MISSING, value_at
 from etl.pipeline import CursorPagination, LinkPagination, OffsetPagination, PagePagination
 from integrations.http import clean_url, same_origin
 
 Pagination = PagePagination | OffsetPagination | CursorPagination | LinkPagination | None
-
-MISSING = object()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,18 +75,6 @@ def following(pagination: Pagination, request: Request, answer: Answer) -> Reque
         case LinkPagination():
             return _linked(pagination, request, answer)
     return None
-
-
-def value_at(document: Any, path: str) -> Any:  # noqa: ANN401  (JSON can be anything)
-    """What is at a path: `data.-1.id` is the id of the last one in data; `MISSING` if there is nothing."""
-    for part in path.split("."):
-        if isinstance(document, dict):
-            document = document.get(part, MISSING)
-        elif isinstance(document, list) and part.lstrip("-").isdigit() and -len(document) <= int(part) < len(document):
-            document = document[int(part)]
-        else:
-            return MISSING
-    return document
 
 
 def _cursor(pagination: CursorPagination, answer: Answer) -> str | None:

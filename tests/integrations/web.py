@@ -79,8 +79,7 @@ def _handler(web: Web) -> type[BaseHTTPRequestHandler]:
             web.asked.append(Asked(self.command, parts.path, params, headers, body))
             self._reply(web.answer(web.asked[-1]))
 
-        def do_POST(self) -> None:
-            self.do_GET()
+        do_POST = do_PUT = do_PATCH = do_GET  # noqa: N815  (as http.server calls them)
 
         def _reply(self, reply: Reply) -> None:
             self.close_connection = reply.status is None or bool(reply.promised)
