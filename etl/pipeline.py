@@ -252,6 +252,7 @@ class FileSource(Model):
     )
     sheet: Text | None = Field(None, description="Excel only: the sheet's name; the first one if not given.")
     header_row: int = Field(1, ge=1, description="Excel only: the row that has the columns' names.")
+    members: Text = Field("*", description='Zip archives only: which of their files to read: "*.csv".')
     incremental: bool = Field(False, description="Load each file (path, size, modification time; in S3 its ETag) once.")
 
 

@@ -113,6 +113,11 @@ def changed(name: str) -> SourceError:
     )
 
 
+def buffered(content: io.RawIOBase) -> io.BufferedReader:
+    """For reading in small pieces what takes long to answer: many of them in one go."""
+    return io.BufferedReader(content, _BUFFER)
+
+
 @contextmanager
 def on_disk(file: File) -> Iterator[Path]:
     """A path for libraries that want one: the file's own, or that of a copy for as long as it is needed."""
@@ -169,7 +174,8 @@ class Stream:
         self._file = file
         compression = _COMPRESSED.get(suffixes(file.name)[1])
         with told(file.name):
-            self._raw = _native(file.open())
+            raw = file.open()
+            self._raw = raw if isinstance(raw, pa.NativeFile) else pa.PythonFile(buffered(raw), mode="r")
             bytes_ = pa.CompressedInputStream(self._raw, compression) if compression else self._raw
             self._bytes = bytes_ if _is_utf8(encoding) else pa.transcoding_input_stream(bytes_, encoding, "utf-8")
 
@@ -233,12 +239,6 @@ def told(name: str) -> Iterator[None]:
                 "its name says that it is compressed; it is not, or it is damaged",
             )
         raise SourceError(f"{name}: {reason}", hint=hint) from None
-
-
-def _native(content: Any) -> pa.NativeFile:  # noqa: ANN401  (a binary file, Python's or Arrow's)
-    if isinstance(content, pa.NativeFile):
-        return content
-    return pa.PythonFile(io.BufferedReader(content, _BUFFER), mode="r")
 
 
 def _refused(name: str, message: str) -> SourceError:

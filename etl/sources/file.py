@@ -8,6 +8,7 @@ from typing import Protocol
 
 from errors import SourceError
 from etl.pipeline import FileSource
+from etl.sources.archive import is_archive, members
 from etl.sources.disk import File, find, suffixes
 from etl.stream import Batch, State
 
@@ -66,6 +67,7 @@ class Files:
             files = self._find()
         except SourceError:
             return None
+        files = _opened(self._source, files[:1])
         return _reader(self._source, files[0]).names(files[0]) if files else None
 
     def open(self, state: State | None) -> _Reading:
@@ -98,7 +100,8 @@ class _Reading:
         self._source = source
         self._found = files
         before = (state or {}).get("files")
-        self._files = [file for file in files if _is_new(file, before if isinstance(before, dict) else {})]
+        new = [file for file in files if _is_new(file, before if isinstance(before, dict) else {})]
+        self._files = _opened(source, new)
         self._readers: dict[str, Reader] = {}
         _check_same_columns([(file, self._reader(file).names(file)) for file in self._files])
 
@@ -128,6 +131,14 @@ class _Reading:
         if kind not in self._readers:
             self._readers[kind] = _reader(self._source, file)
         return self._readers[kind]
+
+
+def _opened(source: FileSource, files: Sequence[File]) -> list[File]:
+    """The files, with the members of archives in place of the archives."""
+    opened: list[File] = []
+    for file in files:
+        opened += members(file, source.members) if is_archive(file) else [file]
+    return opened
 
 
 def _is_new(file: File, before: Mapping[str, object]) -> bool:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing, contextmanager
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from errors import SourceError
-from etl.sources.disk import File, told
+from etl.sources.disk import File, on_disk, told
 from etl.sources.rows import BATCH_BYTES
 from etl.stream import Batch, Origin
 
@@ -23,7 +23,7 @@ class Parquet:
 
     def names(self, file: File) -> list[str]:
         """The columns of the file, whose types must be those of the first one."""
-        with told(file.name), closing(file.open()) as bytes_, pq.ParquetFile(bytes_) as content:
+        with _opened(file) as content:
             schema = content.schema_arrow
         self._first = self._first or (file, schema)
         for field in schema:
@@ -39,12 +39,21 @@ class Parquet:
         """The rows; only one batch of them is decoded at a time."""
         names = self._first[1].names if self._first else self.names(file)
         number = 0
-        with told(file.name), closing(file.open()) as bytes_, pq.ParquetFile(bytes_, buffer_size=1 << 20) as content:
+        with _opened(file) as content:
             rows = content.metadata.num_rows
             for batch in content.iter_batches(_rows_at_once(content.metadata)):
                 yield Batch(batch.select(names), _origin(file, number))
                 number += batch.num_rows
                 self.position = file.version[0] * number // max(rows, 1)
+
+
+@contextmanager
+def _opened(file: File) -> Iterator[pq.ParquetFile]:
+    with ExitStack() as stack, told(file.name):
+        content = stack.enter_context(closing(file.open()))
+        if not content.seekable():
+            content = stack.enter_context(on_disk(file))
+        yield stack.enter_context(pq.ParquetFile(content, buffer_size=1 << 20))
 
 
 def _rows_at_once(metadata: pq.FileMetaData) -> int:
