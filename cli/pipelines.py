@@ -13,8 +13,8 @@ import click
 from cli.output import json_option, progress, say, say_json, table
 from errors import ConfigError, Problem
 
-    from etl.partitions import Partition
 if TYPE_CHECKING:
+    from etl.partitions import Partition
     from etl.pipeline import Destination, Pipeline, Source
     from etl.run import PreviewRow
     from etl.stream import Broken, RunReport
@@ -107,29 +107,30 @@ def preview(name: str, limit: int, as_json: bool) -> None:
 
 @click.command()
 @click.argument("name")
+@click.option("--full-refresh", is_flag=True, help="Forget the state and read everything again.")
 @click.option("--partition", "key", help="Only this partition: 2024-01-05, or a value.")
 @click.option("--from", "start", help="Only the partitions from this one on, in one run ...")
 @click.option("--to", "end", help="... to this one, which is left out.")
-@click.option("--full-refresh", is_flag=True, help="Forget the state and read everything again.")
 @json_option
 def run(name: str, full_refresh: bool, key: str | None, start: str | None, end: str | None, as_json: bool) -> None:
     """Run a pipeline once.
 
     It goes on from where its last run stopped; with partitions, it replaces or merges just these. NAME is the pipeline.
     """
+    from cli.startup import hide_pandas_from_pyarrow
+
+    hide_pandas_from_pyarrow()  # first of all: what is imported now may convert values
     from etl.run import run_pipeline
 
     pipeline = find_pipeline(name)
-    with progress(name, quiet=as_json) as show:
-        report = run_pipeline(pipeline, progress=show, full_refresh=full_refresh, partition=partition)
     partition = _partition(pipeline, key, start, end)
     if partition and full_refresh:
         raise click.UsageError("--full-refresh is for everything; a partition is always read whole")
+    with progress(name, quiet=as_json) as show:
+        report = run_pipeline(pipeline, progress=show, full_refresh=full_refresh, partition=partition)
     show_report(report, as_json=as_json)
 
 
-def show_report(report: RunReport, *, as_json: bool) -> None:
-    """Prints what a run did.
 def _partition(pipeline: Pipeline, key: str | None, start: str | None, end: str | None) -> Partition | None:
     from etl.partitions import partition_of, partition_range
 
@@ -140,19 +141,22 @@ def _partition(pipeline: Pipeline, key: str | None, start: str | None, end: str 
     return partition_range(pipeline, start, end) if start is not None and end is not None else None
 
 
+def show_report(report: RunReport, *, as_json: bool, quarantine: bool = True) -> None:
+    """Prints what a run did.
 
     Args:
         report: The run's report.
         as_json: Print JSON.
+        quarantine: Say how to look at rows that were set aside.
     """
     per_second = round(report.extracted / report.seconds) if report.seconds else 0
     if as_json:
-        say_json(_report_dict(report) | {"rows_per_second": per_second})
+        say_json(report_dict(report) | {"rows_per_second": per_second})
         return
     counts = ("extracted", "loaded", "  inserted", "  updated", "filtered", "quarantined", "deduplicated")
     table((report.pipeline, "rows"), [(name, getattr(report, name.strip())) for name in counts])
     say(f"{report.seconds:.2f} s, {per_second:,} rows/s. The result is in {report.destination}.")
-    if report.quarantined:
+    if report.quarantined and quarantine:
         say(f"See what was set aside, and why: pivotal quarantine show {report.pipeline}", fg="yellow")
 
 
@@ -194,14 +198,19 @@ def _summary(pipeline: Pipeline) -> dict[str, object]:
 
 def _place(end: Source | Destination) -> str:
     """Where one end of a pipeline is, without what may be a secret in an address."""
+    from etl.pipeline import shown_url
+
     if url := getattr(end, "url", None):
         return shown_url(url)
     return getattr(end, "table", None) or getattr(end, "path", None) or "query"
-    from etl.pipeline import shown_url
 
 
+def report_dict(report: RunReport) -> dict[str, object]:
+    """What a run did, for programs.
 
-def _report_dict(report: RunReport) -> dict[str, object]:
+    Args:
+        report: The run's report.
+    """
     names = (
         "pipeline", "run_id", "source", "destination", "extracted", "loaded", "inserted", "updated", "filtered",
         "quarantined", "deduplicated", "bytes_read", "seconds", "peak_memory", "state_before", "state_after", "schema",

@@ -14,12 +14,12 @@ from functools import partial
 import pyarrow as pa
 
 from errors import AccountingError, InvalidRowsError, PivotalError
+from etl.contract import Contract
 from etl.destinations import open_destination
 from etl.lock import only_run_of
-from etl.nested import flatten
 from etl.overlap import WriteBehind, read_ahead
-from etl.pipeline import Pipeline
 from etl.partitions import Partition, about
+from etl.pipeline import Pipeline
 from etl.replay import QuarantineSource
 from etl.rules import Rules
 from etl.sources import open_source
@@ -43,9 +43,9 @@ def run_pipeline(
     progress: Progress | None = None,
     full_refresh: bool = False,
     replay: bool = False,
+    partition: Partition | None = None,
 ) -> RunReport:
     """Runs a pipeline once, from where its last run stopped, and says on the event log how it ended.
-    partition: Partition | None = None,
 
     Args:
         pipeline: The pipeline.
@@ -53,10 +53,10 @@ def run_pipeline(
         progress: Called after each batch with the counts so far.
         full_refresh: Forget the state and read everything; an `append` destination is replaced.
         replay: Read the pipeline's quarantine instead of its source; the state stays as it is.
-
-    Returns:
         partition: Read and replace (or merge) only these rows; the state stays as it is. Runs for other partitions
             may go on at the same time.
+
+    Returns:
         The report: extracted = loaded + filtered + quarantined + deduplicated.
 
     Raises:
@@ -94,7 +94,7 @@ def _run(
         closing(source.open(state)) as extraction,
         destination.begin(run_id, replayed=waiting.ids if waiting else ()) as load,
     ):
-        _stream(pipeline, extraction, load, report, progress)
+        _stream(pipeline, Contract(pipeline.transform, destination), extraction, load, report, progress)
         after = extraction.state()
         _settle(load, report)
         load.commit(after)
@@ -106,18 +106,23 @@ def _run(
 
 
 def _stream(
-    pipeline: Pipeline, extraction: Extraction, load: Load, report: RunReport, progress: Progress | None
+    pipeline: Pipeline,
+    contract: Contract,
+    extraction: Extraction,
+    load: Load,
+    report: RunReport,
+    progress: Progress | None,
 ) -> None:
     """Reads, judges and writes at the same time, each batch in its turn."""
+    refused: list[BadRow] = []
     with (
-        closing(Rules(pipeline.transform)) as rules,
+        closing(_rules(pipeline)) as rules,
         closing(read_ahead(extraction)) as batches,
         WriteBehind() as behind,
     ):
-    refused: list[BadRow] = []
         for batch in batches:
             done = rules.apply(batch)
-            rows, bad = flatten(done.good), [*batch.bad, *done.bad]
+            rows, bad = contract.apply(done.good), [*batch.bad, *done.bad]
             if bad and pipeline.on_invalid == "fail":
                 raise _invalid(pipeline, bad[0])
             behind.call(_write, pipeline, load, rows, partial(_as_read, batch, done), refused)
@@ -125,11 +130,6 @@ def _stream(
             _count(report, batch, rows, bad, done.filtered)
             if progress:
                 progress(report)
-
-
-def _count(report: RunReport, batch: Batch, rows: pa.RecordBatch, bad: Sequence[BadRow], filtered: int) -> None:
-    report.extracted += batch.rows.num_rows + len(batch.bad) + batch.deduplicated
-    report.deduplicated += batch.deduplicated
     report.rejected = [*report.rejected, *refused][:SAMPLE]
 
 
@@ -161,7 +161,12 @@ def _as_read(batch: Batch, done: Transformed, refused: Sequence[Refused]) -> lis
 
 
 def _rules(pipeline: Pipeline) -> Rules:
-    return Rules(pipeline.transform, connection=getattr(pipeline.destination, "connection", None))
+    return Rules(pipeline.transform)
+
+
+def _count(report: RunReport, batch: Batch, rows: pa.RecordBatch, bad: Sequence[BadRow], filtered: int) -> None:
+    report.extracted += batch.rows.num_rows + len(batch.bad) + batch.deduplicated
+    report.deduplicated += batch.deduplicated
     report.filtered += filtered
     report.quarantined += len(bad)
     report.schema = {field.name: str(field.type) for field in rows.schema}
@@ -173,12 +178,12 @@ def _settle(load: Load, report: RunReport) -> None:
     loaded = load.loaded()
     report.inserted, report.updated = loaded.inserted, loaded.updated
     report.deduplicated += loaded.deduplicated
+    report.quarantined += loaded.refused
     if not report.balanced:
         raise AccountingError(
             f"pipeline {report.pipeline}: extracted {report.extracted} rows, but loaded {report.loaded} + filtered "
             f"{report.filtered} + quarantined {report.quarantined} + deduplicated {report.deduplicated}",
             hint="nothing was published; this is a bug: please report it with the pipeline file",
-    report.quarantined += loaded.refused
         )
 
 
@@ -194,12 +199,12 @@ def _writing(pipeline: Pipeline, full_refresh: bool, replay: bool) -> Pipeline:
 
 def _invalid(pipeline: Pipeline, bad: BadRow) -> InvalidRowsError:
     origin = ", ".join(f"{key} {value}" for key, value in bad.origin.items())
+    kept = "what was sent before stays sent" if pipeline.destination.type == "api" else "nothing was loaded"
     rules = "; ".join(f"{broken.column or 'row'}: {broken.message} ({broken.rule})" for broken in bad.broken)
     return InvalidRowsError(
         f"pipeline {pipeline.name}: a row broke a rule ({origin}): {rules}",
         hint=f"{kept}; mend the row, or say `on_invalid: quarantine` to set such rows aside",
     )
-    kept = "what was sent before stays sent" if pipeline.destination.type == "api" else "nothing was loaded"
 
 
 def _peak_memory() -> int:
@@ -267,24 +272,25 @@ def preview(pipeline: Pipeline, limit: int) -> list[PreviewRow]:
         PivotalError: The source or the rules failed.
     """
     rows: list[PreviewRow] = []
-    state = open_destination(pipeline).state()
+    destination = open_destination(pipeline)
+    state, contract = destination.state(), Contract(pipeline.transform, destination)
     with (
         closing(open_source(pipeline).open(state)) as extraction,
-        closing(Rules(pipeline.transform)) as rules,
+        closing(_rules(pipeline)) as rules,
     ):
         for batch in extraction:
             rows += [PreviewRow(bad.row, None, bad.broken, filtered=False) for bad in batch.bad]
             for index in range(min(batch.rows.num_rows, limit - len(rows))):
-                rows.append(_preview_row(rules, batch, index))
+                rows.append(_preview_row(rules, contract, batch, index))
             if len(rows) >= limit:
                 break
     return rows[:limit]
 
 
-def _preview_row(rules: Rules, batch: Batch, index: int) -> PreviewRow:
+def _preview_row(rules: Rules, contract: Contract, batch: Batch, index: int) -> PreviewRow:
     one = batch.rows.slice(index, 1)
     done = rules.apply(Batch(one, lambda _: batch.origin(index)))
-    result = _shown(flatten(done.good))[0] if done.good.num_rows else None
+    result = _shown(contract.apply(done.good))[0] if done.good.num_rows else None
     broken = done.bad[0].broken if done.bad else ()
     return PreviewRow(_shown(one)[0], result, broken, filtered=done.filtered == 1)
 

@@ -1,4 +1,4 @@
-"""Where rows go. A pipeline's destination is a warehouse (`etl.destinations.warehouse`) or a folder of files."""
+"""Where rows go. A pipeline's destination is a warehouse (`etl.destinations.warehouse`), files in a folder or an API."""
 
 from __future__ import annotations
 
