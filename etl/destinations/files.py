@@ -1,36 +1,38 @@
-"""Parquet files in a folder, with the state and the quarantine in `_pivotal/` beside them, published in one step."""
+"""Files in a folder or a bucket, with state and quarantine in `_pivotal/` beside them, published in one step."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Container, Iterator, Sequence
 from contextlib import ExitStack, closing
 from datetime import UTC, datetime
-from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import Any, Self
 
 import orjson
 import pyarrow as pa
 
 from etl.destinations import quarantine
-from etl.destinations.disk import disk_errors
-from etl.destinations.folder import Change, Folder
-from etl.destinations.parquet import PartWriter
+from etl.destinations.folder import Folder
+from etl.destinations.formats import SUFFIXES, format_of
+from etl.destinations.layout import Layout, split_path
+from etl.destinations.parts import Parts
+from etl.destinations.store import Change, Sink, Store, Version, put
 from etl.pipeline import FileDestination
 from etl.stream import BadRow, Loaded, Quarantined, State
 from settings import get_settings
 
-_STATE = Path("_pivotal", "state.json")
-_SCHEMA = Path("_pivotal", "schema.arrow")
-_QUARANTINE = Path("_pivotal", "quarantine")
+_OURS = "_pivotal/"
+_STATE = f"{_OURS}state.json"
+_SCHEMA = f"{_OURS}schema.arrow"
+_QUARANTINE = f"{_OURS}quarantine/"
 
 
 class FilesDestination:
-    """`Destination`: a folder of Parquet files.
+    """`Destination`: files in a folder or a bucket.
 
-    `append` adds a file named by pipeline and run, and replaces what the same run wrote before. `replace` writes one
-    file whose name stays the same, so that it changes even for a reader that has listed the folder already.
+    `append` adds files named by pipeline and run, and replaces what the same run wrote before. `replace` writes files
+    whose names stay the same, so that a folder changes even for a reader that has listed it already.
 
     Args:
         pipeline: The pipeline's name.
@@ -44,34 +46,42 @@ class FilesDestination:
         from etl.loader import resolve
 
         self.label = resolve(declared.path)
-        self._pipeline, self._replace = pipeline, declared.write == "replace"
-        self._folder = Folder(get_settings().path(self.label))
+        self._pipeline, self._declared = pipeline, declared
+        self._place, self._pattern = split_path(self.label)
+        self._store = _store(self._place)
 
     def state(self) -> State | None:
         """See `Destination.state`."""
-        with disk_errors(self.label):
-            states = self._folder.read(_states) or {}
+        with self._store.trouble():
+            states = self._store.read(_states)
         return states[self._pipeline]["state"] if self._pipeline in states else None
+
+    def columns(self) -> Container[str] | None:
+        """See `Destination.columns`."""
+        with self._store.trouble():
+            schema = self._store.read(_schema)
+        return schema.names or None
 
     def begin(self, run_id: str, *, replayed: Sequence[str] = ()) -> FilesLoad:
         """See `Destination.begin`."""
-        return FilesLoad(self.label, self._folder, self._pipeline, self._replace, run_id, replayed)
+        of_run = {"date": datetime.now(UTC).date().isoformat(), "run_id": run_id}
+        layout = Layout(self.label, self._pattern, of_run)
+        return FilesLoad(self._store, self._declared, layout, self._pipeline, run_id, replayed)
 
     def quarantined(self, limit: int | None = None) -> list[Quarantined]:
         """See `Destination.quarantined`."""
-        with disk_errors(self.label):
-            rows = self._folder.read(_quarantined) or []
+        with self._store.trouble():
+            rows = self._store.read(_quarantined)
         newest = {row.id: row for row in sorted(rows, key=_age) if row.pipeline == self._pipeline}
         return sorted(newest.values(), key=_age)[:limit]
 
     def drop_quarantined(self, ids: Sequence[str]) -> int:
         """See `Destination.drop_quarantined`."""
-        if not self._folder.current():
+        if not self.quarantined(1):
             return 0
-        with disk_errors(self.label), closing(Change(self._folder)) as change:
-            change.keep(lambda _: True)
-            dropped = _drop(change.version, self._pipeline, ids)
-            change.publish()
+        with self._store.trouble(), closing(self._store.change()) as change:
+            dropped, emptied = _drop(change, self._pipeline, ids)
+            change.publish(lambda name: name not in emptied)
         return dropped
 
 
@@ -79,50 +89,55 @@ class FilesLoad:
     """`Load`: the next version of the folder."""
 
     def __init__(
-        self, label: str, folder: Folder, pipeline: str, replace: bool, run_id: str, replayed: Sequence[str]
+        self,
+        store: Store,
+        declared: FileDestination,
+        layout: Layout,
+        pipeline: str,
+        run_id: str,
+        replayed: Sequence[str],
     ) -> None:
-        self._label, self._pipeline, self._run_id, self._replayed = label, pipeline, run_id, replayed
-        self._replace = replace
+        self._store, self._pipeline, self._run_id, self._replayed = store, pipeline, run_id, replayed
+        self._replace = declared.write == "replace"
+        self._own = re.sub(r"[^\w.-]", "_", f"{pipeline}-{run_id}")
+        self._bad: Sink | None = None
         self._stack = ExitStack()
-        with disk_errors(label), self._stack:
-            self._change = self._stack.enter_context(closing(Change(folder)))
-            self._own = re.sub(r"[^\w.-]", "_", f"{pipeline}-{run_id}")
-            schema = pa.schema([]) if replace else _schema(self._change.base)
-            self._parts = PartWriter(label, self._change.version, self._stem(), schema)
+        with store.trouble(), self._stack:
+            self._change = self._stack.enter_context(closing(store.change()))
+            schema = pa.schema([]) if self._replace else _schema(self._change.base)
+            form, size = format_of(declared), declared.file_size
+            self._parts = Parts(layout.label, self._change, self._stem(), form, layout, schema, size)
             self._stack.callback(self._parts.close)
-            self._bad: IO[bytes] | None = None
             self._stack = self._stack.pop_all()
 
     def write(self, rows: pa.RecordBatch) -> None:
         """See `Load.write`."""
-        with disk_errors(self._label):
+        with self._store.trouble():
             self._parts.write(rows)
 
     def quarantine(self, rows: Sequence[BadRow]) -> None:
         """See `Load.quarantine`."""
-        with disk_errors(self._label):
-            for row in quarantine.quarantined(self._pipeline, self._run_id, rows):
-                self._bad = self._bad or self._open_quarantine()
-                self._bad.write(quarantine.to_line(row))
+        if not rows:
+            return
+        with self._store.trouble():
+            self._bad = self._bad or self._change.create(f"{_QUARANTINE}{self._own}.ndjson")
+            self._bad.write(b"".join(map(quarantine.to_line, self._with_ids(rows))))
 
     def loaded(self) -> Loaded:
         """See `Load.loaded`."""
-        with disk_errors(self._label):
+        with self._store.trouble():
             return Loaded(inserted=self._parts.finish(at_least_one=self._replace))
 
     def commit(self, state: State | None) -> None:
         """See `Load.commit`."""
-        version = self._change.version
-        with disk_errors(self._label):
+        with self._store.trouble():
             if self._bad:
                 self._bad.close()
-            self._change.keep(self._stays)
-            _drop(version, self._pipeline, self._replayed, but=f"{self._own}.ndjson")
-            self._parts.publish()
+            _, emptied = _drop(self._change, self._pipeline, self._replayed, but=f"{self._own}.ndjson")
             if state is not None:
-                _save_state(version, self._pipeline, self._run_id, state)
-            _write(version / _SCHEMA, self._parts.schema.serialize())
-            self._change.publish()
+                _save_state(self._change, self._pipeline, self._run_id, state)
+            put(self._change, _SCHEMA, self._parts.schema.serialize().to_pybytes())
+            self._change.publish(lambda name: name not in emptied and self._stays(name))
 
     def __enter__(self) -> Self:
         return self
@@ -132,88 +147,103 @@ class FilesLoad:
     ) -> None:
         self._stack.close()
 
-    def _open_quarantine(self) -> IO[bytes]:
-        path = self._change.version / _QUARANTINE / f"{self._own}.ndjson"
-        path.parent.mkdir(parents=True)
-        return self._stack.enter_context(path.open("wb"))
+    def _with_ids(self, rows: Sequence[BadRow]) -> list[Quarantined]:
+        return quarantine.quarantined(self._pipeline, self._run_id, rows)
 
     def _stem(self) -> str:
         """The name of what a replacement writes stays, unless that would mix it with files that were appended."""
-        base = self._change.base
-        constant = self._replace and not any(_is_appended(file) for file in base.glob("*.parquet")) if base else True
-        return "data" if self._replace and constant else self._own
+        mixed = any(_is_data(name) and not _is_replacement(name) for name in self._change.base.names)
+        return "data" if self._replace and not mixed else self._own
 
-    def _stays(self, file: Path) -> bool:
+    def _stays(self, name: str) -> bool:
         """Whether a file of the version before stays; not what the same run wrote."""
-        if file.suffix == ".parquet" and self._replace:
+        if self._replace and _is_data(name):
             return False
-        return not re.fullmatch(re.escape(self._own) + r"(-\d+)?\.(parquet|ndjson)", file.name)
+        return not re.fullmatch(re.escape(self._own) + rf"(-\d+)?{SUFFIXES}", _file(name))
 
 
-def _is_appended(file: Path) -> bool:
-    return not re.fullmatch(r"data(-\d+)?\.parquet", file.name)
+def _store(place: str) -> Store:
+    if place.startswith("s3://"):
+        from etl.destinations.bucket import Bucket
+
+        return Bucket(place)
+    return Folder(get_settings().path(place))
+
+
+def _file(name: str) -> str:
+    return name.rpartition("/")[2]
+
+
+def _is_data(name: str) -> bool:
+    return not name.startswith(_OURS) and re.search(SUFFIXES + "$", name) is not None
+
+
+def _is_replacement(name: str) -> bool:
+    return re.fullmatch(rf"data(-\d+)?{SUFFIXES}", _file(name)) is not None
 
 
 def _age(row: Quarantined) -> tuple[datetime, str]:
     return row.at, row.id
 
 
-def _states(version: Path) -> dict[str, Any]:
-    path = version / _STATE
-    return dict(orjson.loads(path.read_bytes())) if path.exists() else {}
+def _states(version: Version) -> dict[str, Any]:
+    return dict(orjson.loads(_content(version, _STATE) or b"{}"))
 
 
-def _save_state(version: Path, pipeline: str, run_id: str, state: State) -> None:
+def _save_state(change: Change, pipeline: str, run_id: str, state: State) -> None:
     entry = {"state": state, "run_id": run_id, "updated_at": datetime.now(UTC)}
-    _write(version / _STATE, orjson.dumps(_states(version) | {pipeline: entry}, option=orjson.OPT_INDENT_2))
+    put(change, _STATE, orjson.dumps(_states(change.base) | {pipeline: entry}, option=orjson.OPT_INDENT_2))
 
 
-def _schema(version: Path | None) -> pa.Schema:
-    """The columns that the folder's files have."""
-    if version is None or not (version / _SCHEMA).exists():
-        return pa.schema([])
-    return pa.ipc.read_schema(pa.py_buffer((version / _SCHEMA).read_bytes()))
+def _schema(version: Version) -> pa.Schema:
+    """The columns that the files have."""
+    content = _content(version, _SCHEMA)
+    return pa.ipc.read_schema(pa.py_buffer(content)) if content else pa.schema([])
 
 
-def _write(path: Path, content: bytes) -> None:
-    """Writes a file anew: the one that was there is also part of the version before."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.unlink(missing_ok=True)
-    path.write_bytes(content)
+def _content(version: Version, name: str) -> bytes | None:
+    if name not in version.names:
+        return None
+    with version.open(name) as file:
+        return file.read()
 
 
-def _quarantined(version: Path) -> list[Quarantined]:
-    return [quarantine.from_line(line) for file in _files(version) for line in _lines(file)]
+def _quarantined(version: Version) -> list[Quarantined]:
+    return [quarantine.from_line(line) for name in _quarantine_of(version) for line in _lines(version, name)]
 
 
-def _files(version: Path) -> list[Path]:
-    return sorted((version / _QUARANTINE).glob("*.ndjson"))
+def _quarantine_of(version: Version) -> list[str]:
+    return [name for name in version.names if name.startswith(_QUARANTINE)]
 
 
-def _lines(file: Path) -> Iterator[bytes]:
-    with file.open("rb") as lines:
+def _lines(version: Version, name: str) -> Iterator[bytes]:
+    with version.open(name) as lines:
         yield from lines
 
 
-def _drop(version: Path, pipeline: str, ids: Collection[str], but: str = "") -> int:
-    """Takes rows out of the quarantine's files, but one; returns how many rows there were."""
-    gone, found = set(ids), set[str]()
-    for file in _files(version) if gone else ():
-        if file.name != but:
-            found |= _drop_from(file, pipeline, gone)
-    return len(found)
+def _drop(change: Change, pipeline: str, ids: Collection[str], but: str = "") -> tuple[int, set[str]]:
+    """Takes rows out of the quarantine's files, but one; returns how many rows there were, and the emptied files."""
+    gone, found, emptied = set(ids), set[str](), set[str]()
+    for name in _quarantine_of(change.base) if gone else ():
+        if _file(name) != but:
+            here = {row.id for row in _rows(change.base, name) if row.pipeline == pipeline and row.id in gone}
+            found |= here
+            if here and not _rewrite(change, name, pipeline, here):
+                emptied.add(name)
+    return len(found), emptied
 
 
-def _drop_from(file: Path, pipeline: str, gone: set[str]) -> set[str]:
-    found, rest = set[str](), file.with_suffix(".rest")
-    with rest.open("wb") as kept:
-        for line in _lines(file):
-            row = quarantine.from_line(line)
-            if row.pipeline == pipeline and row.id in gone:
-                found.add(row.id)
-            else:
-                kept.write(line)
-    rest.replace(file)
-    if not file.stat().st_size:
-        file.unlink()
-    return found
+def _rewrite(change: Change, name: str, pipeline: str, gone: set[str]) -> bool:
+    """Writes a file of the quarantine anew, without some rows; False if there are no others."""
+    sink: Sink | None = None
+    for row in _rows(change.base, name):
+        if row.pipeline != pipeline or row.id not in gone:
+            sink = sink or change.create(name)
+            sink.write(quarantine.to_line(row))
+    if sink:
+        sink.close()
+    return sink is not None
+
+
+def _rows(version: Version, name: str) -> Iterator[Quarantined]:
+    return map(quarantine.from_line, _lines(version, name))

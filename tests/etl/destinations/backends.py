@@ -6,13 +6,19 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import duckdb
+import fastexcel
 import psycopg
 import pyarrow as pa
+import pymysql
 import pytest
+from pymysql.constants import FIELD_TYPE
+from sqlalchemy.engine import make_url
 
 from etl.destinations import open_destination
 from etl.destinations.warehouse import Warehouse, open_warehouse
@@ -20,7 +26,15 @@ from etl.pipeline import Pipeline
 from etl.stream import BadRow, Broken, Destination, Loaded, State
 
 Row = dict[str, Any]
-SQL = ["duckdb", "sqlite", "postgres"]
+SQL = ["duckdb", "sqlite", "postgres", "mariadb"]
+SCHEMAS = ["analytics", "billing", "crm"]
+"""Those of the tests' tables: in MariaDB, they are databases of the server, beside the test's own."""
+FILES = ["parquet", "csv", "ndjson", "excel"]
+_READERS = {
+    "parquet": "read_parquet('{}/*.parquet', union_by_name = true)",
+    "csv": "read_csv('{}/*.csv', union_by_name = true, header = true, null_padding = false)",
+    "ndjson": "read_ndjson('{}/*.ndjson', union_by_name = true)",
+}
 
 
 @dataclass(frozen=True)
@@ -28,9 +42,9 @@ class Backend:
     """A kind of destination, with a place for this test.
 
     Args:
-        kind: duckdb, sqlite, postgres or parquet.
+        kind: Of `SQL` or `FILES`.
         url: Of the database, or the folder.
-        query: Runs SQL with the database's own client; for parquet, DuckDB with the folder's files as a view per table.
+        query: Runs SQL with the database's own client; for files, DuckDB with the folder's files as a view per table.
     """
 
     kind: str
@@ -47,8 +61,8 @@ class Backend:
     ) -> Destination:
         """The destination of a pipeline."""
         where: dict[str, object] = {"type": "database", "connection": self.url, "table": table}
-        if self.kind == "parquet":
-            where = {"type": "file", "path": f"{self.url}/{table}"}
+        if self.kind in FILES:
+            where = {"type": "file", "path": f"{self.url}/{table}", "format": self.kind}
         return open_destination(
             Pipeline.model_validate(
                 {
@@ -78,9 +92,13 @@ class Backend:
         """Whether the table is there."""
         try:
             self.query(f"SELECT 1 FROM {self.name(table)}")
-        except (duckdb.Error, sqlite3.Error, psycopg.Error):
+        except (duckdb.Error, sqlite3.Error, psycopg.Error, pymysql.Error):
             return False
         return True
+
+    def untouched(self, table: str = "orders") -> bool:
+        """Whether no load has left a trace; MariaDB cannot undo that a table was made."""
+        return not self.has(table) or (self.kind == "mariadb" and not self.rows(table, order="1"))
 
 
 def _duckdb(tmp_path: Path) -> Backend:
@@ -111,15 +129,59 @@ def _postgres(url: str) -> Backend:
     return Backend("postgres", url, query)
 
 
-def _parquet(tmp_path: Path) -> Backend:
+def _mariadb(url: str) -> Backend:
+    address = make_url(url)
+
+    def query(sql: str) -> list[Row]:
+        with (
+            pymysql.connect(
+                host=address.host,
+                port=address.port,
+                user=address.username,
+                password=address.password,
+                database=address.database,
+                sql_mode="ANSI_QUOTES,STRICT_ALL_TABLES",
+                init_command="SET time_zone = '+00:00'",
+                autocommit=True,
+            ) as connection,
+            connection.cursor() as cursor,
+        ):
+            cursor.execute(sql)
+            zoned = [column[1] == FIELD_TYPE.TIMESTAMP for column in cursor.description or ()]
+            return [
+                {name: _from_mariadb(value, utc) for utc, (name, value) in zip(zoned, row.items(), strict=True)}
+                for row in _rows(cursor)
+            ]
+
+    return Backend("mariadb", url, query)
+
+
+def _from_mariadb(value: Any, zoned: bool) -> Any:
+    if isinstance(value, datetime) and zoned:
+        return value.replace(tzinfo=UTC)
+    return (datetime.min + value).time() if isinstance(value, timedelta) else value
+
+
+def _files(kind: str, tmp_path: Path) -> Backend:
     def query(sql: str) -> list[Row]:
         with duckdb.connect() as connection:
             for folder in filter(Path.is_symlink, tmp_path.iterdir()):
-                files = f"read_parquet('{folder}/*.parquet', union_by_name = true)"
-                connection.execute(f'CREATE VIEW "{folder.name}" AS SELECT * FROM {files}')
+                rows = _sheets(connection, folder) if kind == "excel" else f"FROM {_READERS[kind].format(folder)}"
+                if kind == "ndjson" and not any(file.stat().st_size for file in folder.glob("*.ndjson")):
+                    rows = "SELECT 1 AS id WHERE false"  # lines tell the columns, but there are none
+                connection.execute(f'CREATE TEMPORARY VIEW "{folder.name}" AS {rows}')
             return _rows(connection.execute(sql))
 
-    return Backend("parquet", str(tmp_path), query)
+    return Backend(kind, str(tmp_path), query)
+
+
+def _sheets(connection: duckdb.DuckDBPyConnection, folder: Path) -> str:
+    """The rows of a folder's Excel files, as SQL."""
+    names = []
+    for number, file in enumerate(folder.glob("*.xlsx")):
+        names.append(f'"{folder.name} {number}"')
+        connection.register(names[-1].strip('"'), fastexcel.read_excel(file).load_sheet(0).to_arrow())
+    return " UNION ALL BY NAME ".join(f"FROM {name}" for name in names)
 
 
 def _rows(cursor: Any) -> list[Row]:
@@ -131,8 +193,15 @@ def make_backend(kind: str, request: pytest.FixtureRequest) -> Backend:
     """A backend for this test."""
     if kind == "postgres":
         return _postgres(request.getfixturevalue("postgres_url"))
+    if kind == "mariadb":
+        backend = _mariadb(request.getfixturevalue("mariadb_url"))
+        for schema in SCHEMAS:
+            request.addfinalizer(partial(backend.query, f"DROP DATABASE IF EXISTS {schema}"))
+        return backend
     tmp_path: Path = request.getfixturevalue("tmp_path")
-    return {"duckdb": _duckdb, "sqlite": _sqlite, "parquet": _parquet}[kind](tmp_path)
+    if kind in FILES:
+        return _files(kind, tmp_path)
+    return {"duckdb": _duckdb, "sqlite": _sqlite}[kind](tmp_path)
 
 
 def rows(**columns: object) -> pa.RecordBatch:

@@ -13,7 +13,7 @@ import pytest
 
 from errors import DestinationError
 from etl.destinations.spool import Spool
-from tests.etl.destinations.backends import load, make_backend, rows
+from tests.etl.destinations.backends import FILES, load, make_backend, rows
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", tmp_path], check=True)
 
 
-@pytest.mark.parametrize("kind", ["duckdb", "sqlite", "parquet"])
+@pytest.mark.parametrize("kind", ["duckdb", "sqlite", *FILES])
 def test_a_full_disk_is_named_and_loses_nothing(kind: str, small_disk: Path, request: pytest.FixtureRequest) -> None:
     backend = make_backend(kind, request)
     destination = backend.destination()
