@@ -537,7 +537,7 @@ class Transform(Model):
 
 
 class DatabaseDestination(Model):
-    """A table in PostgreSQL, SQLite or DuckDB; made from the data if it is not there."""
+    """A table in PostgreSQL, MariaDB, SQLite or DuckDB; made from the data if it is not there."""
 
     type: Literal["database"]
     connection: Text = Field(description="URL; keep it in the environment: ${PIVOTAL_WAREHOUSE_URL}.")

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from textwrap import shorten
 
@@ -25,6 +25,7 @@ from etl.partitions import Partition
 from etl.pipeline import DatabaseSource
 from etl.sources.conditions import Condition, Statement, check_values, conditions
 from etl.sources.connection import EDGE, REFUSED, Column, Connection, nearest
+from etl.sources.parallel import Part, in_turn, split
 from etl.sources.rows import gathered, without_refused
 from etl.stream import Batch, Origin, State
 from etl.variables import resolve
@@ -67,12 +68,17 @@ class Database:
         Raises:
             SourceError: The database cannot be reached, or the table, a column or the query is wrong.
         """
-        connection = _connect(resolve(self._source.connection))
-        try:
-            return _Reading(_Plan(self._source, connection, self._partition), connection, state, once=self._once)
-        except BaseException:
-            connection.close()
-            raise
+        with ExitStack() as opened:
+            connection = opened.enter_context(closing(_connect(resolve(self._source.connection))))
+            plan = _Plan(self._source, connection, self._partition)
+            parts = [Part(connection)]
+            if self._source.parallel > 1 and not (state or {}).get("cursor"):  # what is new is little
+                parts = split(connection, plan.relation, self._source.parallel)
+                for part in parts[1:]:
+                    opened.enter_context(closing(part.connection))
+            reading = _Reading(plan, parts, state, once=self._once)
+            opened.pop_all()
+        return reading
 
 
 def _kind(url: str) -> str:
@@ -124,12 +130,12 @@ class _Plan:
         self.read = [*self.columns, *(found[name] for name in self.key if name not in chosen)]
         self.source = {"table": source.table} if source.table else {"query": shorten(source.query or "", _SHOWN)}
 
-    def origin(self, rows: pa.RecordBatch, before: int) -> Callable[[int], Origin]:
+    def origin(self, rows: pa.RecordBatch, before: int, part: Part) -> Callable[[int], Origin]:
         """Where a row came from: the table and its key, or its number in the result."""
 
         def told(index: int) -> Origin:
             if not self.key:
-                return {**self.source, "row": before + index + 1}
+                return {**self.source, **({"part": part.name} if part.name else {}), "row": before + index + 1}
             values = {name: rows.column(name)[index].as_py() for name in self.key}
             return {**self.source, **{n: v if isinstance(v, int) else str(v) for n, v in values.items()}}
 
@@ -145,24 +151,20 @@ def _named(found: Mapping[str, Column], name: str, where: str) -> Column:
 class _Reading:
     """One reading of a database (`etl.stream.Extraction`)."""
 
-    def __init__(self, plan: _Plan, connection: Connection, state: State | None, *, once: bool) -> None:
+    def __init__(self, plan: _Plan, parts: Sequence[Part], state: State | None, *, once: bool) -> None:
         self.bytes_read = 0
         self._plan = plan
-        self._connection = connection
+        self._parts = parts
+        self._connection = parts[0].connection
         self._edge = Edge(state) if once and plan.cursor else None
         before = (state or {}).get("cursor")
         self._before = before if isinstance(before, str) else None
         self._cursor = (self._newest() if plan.cursor else None) or self._before
 
     def __iter__(self) -> Iterator[Batch]:
-        statement = Statement(self._connection)
-        sql = self._select(statement)
-        number = 0
-        for rows in gathered(self._connection.stream(sql, self._plan.read, statement.values)):
-            batch = self._batch(rows, number)
-            number += rows.num_rows
+        for rows, number, part in in_turn([self._stream(part) for part in self._parts]):
             self.bytes_read += rows.nbytes
-            yield batch
+            yield self._batch(rows, number, part)
 
     def state(self) -> State | None:
         """The newest cursor of the snapshot, and the rows at its edge."""
@@ -173,9 +175,20 @@ class _Reading:
 
     def close(self) -> None:
         """Ends the snapshot."""
-        self._connection.close()
+        with ExitStack() as opened:
+            for part in self._parts:
+                opened.callback(part.connection.close)
 
-    def _batch(self, rows: pa.RecordBatch, number: int) -> Batch:
+    def _stream(self, part: Part) -> Iterator[tuple[pa.RecordBatch, int, Part]]:
+        """The rows of a part, each batch with how many rows came before it."""
+        statement = Statement(part.connection)
+        sql = self._select(statement, part)
+        number = 0
+        for rows in gathered(part.connection.stream(sql, self._plan.read, statement.values)):
+            yield rows, number, part
+            number += rows.num_rows
+
+    def _batch(self, rows: pa.RecordBatch, number: int, part: Part) -> Batch:
         columns, names = self._plan.read, [column.name for column in self._plan.columns]
         refused: dict[int, dict[str, str]] = defaultdict(dict)
         arrays = {}
@@ -189,11 +202,11 @@ class _Reading:
             arrays[EDGE] = rows[EDGE]
         read = pa.record_batch(list(arrays.values()), names=list(arrays))
         kinds = {column.name: column.kind for column in columns}
-        batch = without_refused(Batch(read, self._plan.origin(read, number)), refused, kinds, names)
+        batch = without_refused(Batch(read, self._plan.origin(read, number, part)), refused, kinds, names)
         shown = replace(batch, rows=batch.rows.select(names))
         return self._edge.sift(shown, batch.rows[EDGE], pa.scalar(1)) if self._edge else shown
 
-    def _select(self, statement: Statement) -> str:
+    def _select(self, statement: Statement, part: Part) -> str:
         """The SELECT of the rows that are new, or may be."""
         plan, quoted = self._plan, self._connection.quoted
         shown = [f"{column.value} AS {quoted(column.name)}" for column in plan.read]
@@ -206,7 +219,8 @@ class _Reading:
             shown.append(f"CASE WHEN {any_of} THEN {told} END AS {quoted(REFUSED)}")
         if self._edge and plan.cursor:
             shown.append(f"CASE WHEN {self._at_edge(plan.cursor, statement)} THEN 1 ELSE 0 END AS {quoted(EDGE)}")
-        return f"SELECT {', '.join(shown)} FROM {plan.relation}{self._where(statement)}"
+        which = [*self._conditions(statement), *self._new(statement), *([part.condition] if part.condition else [])]
+        return f"SELECT {', '.join(shown)} FROM {plan.relation}{_all_of(which)}"
 
     def _at_edge(self, cursor: Column, statement: Statement) -> str:
         name = self._connection.quoted(cursor.name)
@@ -215,9 +229,6 @@ class _Reading:
         assert self._plan.incremental  # noqa: S101  (it gave the cursor)
         least = statement.value(cursor, earlier(self._cursor, self._plan.incremental.lag))
         return f"{name} >= {least} OR {name} IS NULL"
-
-    def _where(self, statement: Statement) -> str:
-        return _all_of([*self._conditions(statement), *self._new(statement)])
 
     def _conditions(self, statement: Statement) -> list[str]:
         return [statement.condition(column, condition) for column, condition in self._plan.conditions]

@@ -8,6 +8,8 @@ of several dimensions) and composite values. NaN in a numeric(p,s) and infinite 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
+from itertools import pairwise
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -15,15 +17,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from errors import SourceError
-from etl.quoting import quoted
+from etl.quoting import literal, quoted
 from etl.sources.adbc import Adbc
 from etl.sources.connection import Column, Finish, nearest
 from etl.sources.rows import BATCH_BYTES
+from settings import get_settings
 
 _OPTIONS = {"connect_timeout": "10", "keepalives_idle": "30", "keepalives_interval": "10", "keepalives_count": "6"}
 _HINTS = {
     "28": "user or password are wrong, or the server does not let this user in",
     "42501": "the user that reads needs the right to: GRANT SELECT ON ... TO ...",
+    "55P03": "another transaction holds the table; raise PIVOTAL_LOCK_TIMEOUT to wait longer",
     "3D": "check the database's name in the connection URL",
 }
 _AS_THEY_ARE = {
@@ -45,6 +49,7 @@ class PostgreSQL:
 
     Args:
         url: `postgresql://user:password@host/database`; what follows `?` is for libpq.
+        snapshot: The snapshot of another connection; one of its own if not given.
 
     Raises:
         SourceError: The server cannot be reached, or does not let us in.
@@ -54,15 +59,20 @@ class PostgreSQL:
     text = "CAST({} AS text)"
     bounded = False
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, snapshot: str | None = None) -> None:
         from adbc_driver_postgresql import dbapi
 
         parts = urlsplit(url)
         query = urlencode(_OPTIONS | dict(parse_qsl(parts.query)))
         address = parts._replace(scheme="postgresql", query=query).geturl()
         self._shown = f"postgresql://{parts.netloc.rpartition('@')[2]}{parts.path}"
+        self._url = url
         self._adbc = Adbc(lambda: dbapi.connect(address, autocommit=False), self._explain)
-        self._adbc.run("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY; SET LOCAL timezone = 'UTC'")
+        self._adbc.run(
+            "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY;"
+            f"{f'SET TRANSACTION SNAPSHOT {literal(snapshot)};' if snapshot else ''}"
+            f"SET LOCAL timezone = 'UTC'; SET LOCAL lock_timeout = {round(get_settings().lock_timeout * 1000)}"
+        )
 
     def relation(self, table: str) -> str:
         """See `Connection.relation`."""
@@ -116,6 +126,39 @@ class PostgreSQL:
         self._set(values)
         return self._adbc.stream(sql, (), {"adbc.postgresql.batch_size_hint_bytes": str(BATCH_BYTES)})
 
+    def pages(self, relation: str, count: int) -> list[str]:
+        """SQL conditions that cut a table into parts of about as many pages; together they hold for every row once.
+
+        Raises:
+            SourceError: It is a view or a foreign table, which has no pages.
+        """
+        kind, pages = self._adbc.rows(_PAGES, [relation])[0]
+        if kind not in {"r", "p", "m"}:
+            raise SourceError(
+                f"{self._shown}: `parallel`: {relation} is a view or a foreign table, which cannot be read in parts",
+                hint="read the table itself, or leave `parallel` out",
+            )
+        count = min(count, max(pages, 1))
+        edges = ["", *(f"'({pages * number // count},0)'" for number in range(1, count)), ""]
+        return [
+            " AND ".join([*([f"ctid >= {low}"] if low else []), *([f"ctid < {high}"] if high else [])])
+            for low, high in pairwise(edges)
+        ]
+
+    def siblings(self, count: int) -> list[PostgreSQL]:
+        """Further connections that see what this one sees, for as long as it is open.
+
+        Raises:
+            SourceError: The server does not let them in.
+        """
+        if not count:
+            return []
+        snapshot = self._adbc.rows("SELECT pg_export_snapshot()")[0][0]
+        with ExitStack() as opened:
+            found = [opened.enter_context(closing(PostgreSQL(self._url, snapshot))) for _ in range(count)]
+            opened.pop_all()
+        return found
+
     def close(self) -> None:
         """See `Connection.close`."""
         self._adbc.close()
@@ -130,7 +173,7 @@ class PostgreSQL:
         hint = next((hint for code, hint in _HINTS.items() if state and state.startswith(code)), None)
         unreachable = "Failed to connect" in message and "FATAL" not in message
         hint = hint or ("is the server running, and the host right?" if unreachable else _connect_hint(message))
-        gone = unreachable or (state or "").startswith(("08", "57P", "40"))
+        gone = unreachable or (state or "").startswith(("08", "57P", "40", "55P03"))
         return SourceError(f"{self._shown}: {message}", hint=hint, retryable=gone)
 
 
@@ -140,6 +183,11 @@ def _connect_hint(message: str) -> str | None:
     return _HINTS["3D"] if "FATAL: database" in message else None
 
 
+_PAGES = """
+SELECT relkind::text, greatest(pg_relation_size(oid), (SELECT max(pg_relation_size(relid)) FROM pg_partition_tree(oid)))
+    / current_setting('block_size')::bigint
+FROM pg_class WHERE oid = to_regclass($1)
+"""
 _REQUIRED = """SELECT attname FROM pg_attribute WHERE attrelid = to_regclass($1) AND attnum > 0 AND attnotnull"""
 _KEY = """
 SELECT attname FROM pg_index JOIN pg_attribute ON attrelid = indrelid AND attnum = ANY (indkey)
