@@ -2,6 +2,8 @@
 
 - min, max, in, not_in compare in the column's own type; what the file gives must convert to it exactly. Text has an
   order too (by code points), but a number never stands for text: quote it.
+- type says what a value is, or what a text says; it changes nothing.
+- references is told elsewhere (`etl.rules`), as unique is: it looks beyond the row.
 - min_length, max_length count characters; pattern is RE2 and must match the whole text. Both are for text only.
 """
 
@@ -15,12 +17,12 @@ from decimal import Decimal
 import duckdb
 
 from errors import RuleError
-from etl.convert import INTEGERS, conversion, described, is_nested
+from etl.convert import INTEGERS, NoConversionError, conversion, described, engine_type, is_nested
 from etl.pipeline import Checks, Scalar
 from etl.quoting import literal
 from etl.session import Session
 
-_SHOWN = 80
+_LONGEST = 80
 """Characters of a value that a message shows."""
 
 _COMPARED_AS = {
@@ -53,7 +55,7 @@ class Rule:
     Args:
         column: As in `Broken`.
         text: As in `Broken.rule`.
-        broken: SQL: true for a row that breaks it (never for `unique`, which looks at other rows, too).
+        broken: SQL: true for a row that breaks it (never for `unique` and `references`, which look beyond the row).
         says: What is wrong, after the value: "is less than 0".
         read: The value as it was read; None if the rule is on an expression.
         used: The values that an expression uses, by their columns.
@@ -78,9 +80,9 @@ class Rule:
             texts: The texts of `shown`; None is NULL.
         """
         if self.read:
-            return self.says if texts[0] is None else f"{_shown(texts[0], self.read.type)} {self.says}"
+            return self.says if texts[0] is None else f"{shown(texts[0], self.read.type)} {self.says}"
         named = [
-            f"{column} = {_shown(text, value.type)}"
+            f"{column} = {shown(text, value.type)}"
             for text, (column, value) in zip(texts, self.used.items(), strict=True)
         ]
         return f"{self.says} with {', '.join(named)}" if named else self.says
@@ -118,6 +120,11 @@ def check_rules(session: Session, column: str, checks: Checks, read: Value, valu
         yield Rule(column, "required", f"{read.sql} IS NULL", "there is no value", read)
     if checks.unique:
         yield Rule(column, "unique", "false", "is a duplicate: an earlier row of the run has it", read)
+    if checks.references:
+        place = f"{checks.references.table}.{checks.references.column}"
+        yield Rule(column, f"references: {place}", "false", f"is not in {place}", read)
+    if checks.type:
+        yield _type_rule(column, checks.type, read, value)
     if checks.min is not None:
         bound, sql = _plain(checks.min), compared.literal("min", checks.min)
         yield Rule(column, f"min: {bound}", f"{value.sql} < {sql}", f"is less than {bound}", read)
@@ -131,6 +138,16 @@ def check_rules(session: Session, column: str, checks: Checks, read: Value, valu
     if checks.not_in:
         names, sql = _flow(checks.not_in), compared.literals("not_in", checks.not_in)
         yield Rule(column, f"not_in: [{names}]", f"{value.sql} IN ({sql})", f"is one of {names}", read)
+
+
+def _type_rule(column: str, target: str, read: Value, value: Value) -> Rule:
+    try:
+        kind = engine_type(target)
+        converted = conversion(value.sql, value.type, kind)
+    except NoConversionError as error:
+        raise RuleError(f"validate: {column}: type: {target}: {error}") from None
+    broken = f"{value.sql} IS NOT NULL AND {converted} IS NULL"
+    return Rule(column, f"type: {target}", broken, f"is not {described(kind)}", read)
 
 
 def _text_rules(session: Session, column: str, checks: Checks, read: Value, value: Value) -> Iterator[Rule]:
@@ -218,8 +235,9 @@ def _flow(values: list[Scalar]) -> str:
     return ", ".join(_plain(value) for value in values)
 
 
-def _shown(text: str | None, kind: str) -> str:
+def shown(text: str | None, kind: str) -> str:
+    """A value for a message: texts in quotes, long ones cut."""
     if text is None:
         return "NULL"
-    cut = text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
+    cut = text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
     return repr(cut) if kind in {"VARCHAR", "JSON"} else cut

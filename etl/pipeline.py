@@ -11,6 +11,7 @@ import keyword
 import re
 from datetime import date, datetime, timedelta
 from decimal import Decimal
+from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
 from cronsim import CronSim, CronSimError
@@ -52,6 +53,31 @@ _TYPES = "string, integer, bigint, number, decimal(p,s), boolean, date, timestam
 _TYPE = (
     r"string|integer|bigint|number|boolean|date|timestamp|timestamptz|json|uuid|decimal\(\s*\d{1,2}\s*,\s*\d{1,2}\s*\)"
 )
+
+
+FORMATS = {
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".ndjson": "ndjson",
+    ".jsonl": "ndjson",
+    ".json": "json",
+    ".parquet": "parquet",
+    ".xlsx": "xlsx",
+}
+COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}
+_FORMATS_OF = {
+    "delimiter": {"csv"},
+    "quote": {"csv"},
+    "escape": {"csv"},
+    "columns": {"csv"},
+    "nulls": {"csv"},
+    "skip": {"csv", "fixed"},
+    "encoding": {"csv", "fixed"},
+    "fields": {"fixed"},
+    "records": {"json"},
+    "sheet": {"xlsx"},
+    "header_row": {"xlsx"},
+}
 
 
 # A validator's message and its hint are told apart by "; " (see `etl.mistakes`).
@@ -137,6 +163,28 @@ def _encoding(value: str) -> str:
     return value
 
 
+def _character(value: str) -> str:
+    if not value.isascii() or value in "\r\n":
+        raise ValueError("not a character that can part cells; write one of ASCII's, and none that ends a line")
+    return value
+
+
+def _span(value: object) -> object:
+    if isinstance(value, tuple):
+        return value
+    places = re.fullmatch(r"(\d{1,6})(?:\s*(-)\s*(\d{1,6})?)?", str(value))
+    first, last = (int(places[1]), int(places[3] or 0) or None) if places else (0, None)
+    if not places or first < 1 or (last is not None and last < first):
+        raise ValueError("not a range of columns; write the first and the last, counted from 1: 1-6, or 7- to the end")
+    return first, last if places[2] else first
+
+
+def file_format(path: str) -> str | None:
+    """The format of a file by its name, whose compression does not matter; None if the name does not tell."""
+    name = PurePosixPath(path.lower())
+    return FORMATS.get(PurePosixPath(name.stem).suffix if name.suffix in COMPRESSIONS else name.suffix)
+
+
 def _pattern(pattern: str) -> WithJsonSchema:
     return WithJsonSchema({"type": "string", "pattern": f"^({pattern})$"})
 
@@ -151,6 +199,14 @@ Owner = Annotated[Text, AfterValidator(_owner), _pattern(_OWNER)]
 Duration = Annotated[timedelta, BeforeValidator(_duration), _pattern(_DURATION)]
 Cron = Annotated[str, AfterValidator(_cron), _pattern(_CRON)]
 Type = Annotated[str, AfterValidator(_type), _pattern(_TYPE)]
+Character = Annotated[str, StringConstraints(min_length=1, max_length=1), AfterValidator(_character)]
+Span = Annotated[
+    tuple[int, int | None],
+    BeforeValidator(_span),
+    WithJsonSchema(
+        {"anyOf": [{"type": "string", "pattern": r"^\d+(\s*-\s*\d*)?$"}, {"type": "integer", "minimum": 1}]}
+    ),
+]
 Encoding = Annotated[str, AfterValidator(_encoding)]
 Size = Annotated[int, BeforeValidator(_size), Field(gt=0), _pattern(r"\d{1,6}\s*(KB|MB|GB)")]
 Folder = Annotated[Text, AfterValidator(_folder)]
@@ -240,13 +296,29 @@ class FileSource(Model):
     path: Text = Field(
         description="Path or glob, relative to the project: inbox/payments-*.csv.gz; or s3://bucket/inbox/*.csv."
     )
-    format: Literal["csv", "ndjson", "json", "parquet", "xlsx"] | None = Field(
-        None, description="Told by the name if not given."
+    format: Literal["csv", "fixed", "ndjson", "json", "parquet", "xlsx"] | None = Field(
+        None, description="Told by the name if not given; `fixed` is text with columns of a fixed width."
     )
-    delimiter: Annotated[str, StringConstraints(min_length=1, max_length=1)] | None = Field(
-        None, description="CSV only: a comma, in .tsv files a tab, if not given."
+    delimiter: Character | None = Field(None, description="CSV only: a comma, in .tsv files a tab, if not given.")
+    quote: Character | None = Field('"', description="CSV only: what stands around quoted cells; null: nothing does.")
+    escape: Character | None = Field(
+        None, description='CSV only: what takes the meaning from the next character; "" in a quoted cell needs none.'
     )
-    encoding: Encoding = Field("utf-8", description="CSV only.")
+    columns: list[Text] | None = Field(
+        None, min_length=1, description="CSV only: the columns' names, if the file has no header."
+    )
+    skip: int = Field(
+        0, ge=0, description="CSV and fixed width: lines to leave out, before the header if there is one."
+    )
+    nulls: list[Text] = Field(
+        [], description='CSV only: texts that mean NULL, as the empty cell does: ["NULL", "\\\\N"].'
+    )
+    fields: dict[Text, Span] = Field(
+        {},
+        description="Fixed width only: each column's first and last character: {id: 1-6, name: 7-26, note: 27-}.",
+        validate_default=True,
+    )
+    encoding: Encoding = Field("utf-8", description="CSV and fixed width only.")
     records: Text | None = Field(
         None, description="JSON only: where the document has its records: data.items; the document itself if not given."
     )
@@ -254,6 +326,44 @@ class FileSource(Model):
     header_row: int = Field(1, ge=1, description="Excel only: the row that has the columns' names.")
     members: Text = Field("*", description='Zip archives only: which of their files to read: "*.csv".')
     incremental: bool = Field(False, description="Load each file (path, size, modification time; in S3 its ETag) once.")
+
+    @field_validator(*_FORMATS_OF)
+    @classmethod
+    def _fits_the_format(cls, value: object, info: ValidationInfo) -> object:
+        name, format_ = info.field_name or "", info.data.get("format") or file_format(info.data.get("path", ""))
+        if name == "fields" and bool(value) != (format_ == "fixed"):
+            what = "`format: fixed` without `fields`" if format_ == "fixed" else "`fields` without `format: fixed`"
+            raise ValueError(f"{what}; say both: `format: fixed` and `fields: {{id: 1-6, name: 7-26}}`")
+        if name != "fields" and format_ and format_ not in _FORMATS_OF[name]:
+            meant = " and ".join(sorted(_FORMATS_OF[name]))
+            raise ValueError(f"`{name}` with `format: {format_}`; leave it out: it is for {meant} only")
+        return value
+
+    @field_validator("quote", "escape")
+    @classmethod
+    def _differs(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is not None and value == (info.data.get("delimiter") or ","):
+            raise ValueError("the character that parts cells, too; choose another one")
+        if info.field_name == "escape" and value is not None and value == info.data.get("quote"):
+            raise ValueError("the quote, too; leave it out: a doubled quote in a quoted cell is understood without it")
+        return value
+
+    @field_validator("columns")
+    @classmethod
+    def _named_once(cls, columns: list[str] | None) -> list[str] | None:
+        for name in columns or ():
+            if columns and columns.count(name) > 1:
+                raise ValueError(f"a list that has {name!r} twice; give one another name")
+        return columns
+
+    @field_validator("nulls")
+    @classmethod
+    def _is_not_escaped(cls, nulls: list[str], info: ValidationInfo) -> list[str]:
+        if (escape := info.data.get("escape")) and any(escape in text for text in nulls):
+            raise ValueError(
+                f"a list with the character of `escape`, {escape}, which would be gone by then; leave `escape` out"
+            )
+        return nulls
 
 
 class ApiParameter(Model):

@@ -1,9 +1,9 @@
 """Rules, compiled once for a schema: one SELECT that judges every row, one that says what is wrong with a bad one.
 
-In SQL the data's columns are r0, r1, ..., casts c0, ..., converted values v0, ..., derived ones d0, ..., predicates
-p0, .... An expression is a macro whose parameters are the columns that it names, so no name can be mistaken for
-another. Derived values and predicates come wrapped, `TRY({'v': ...})`: the whole is NULL if it fails, and `v` is NULL
-if that is its value.
+In SQL the data's columns are r0, r1, ..., casts c0, ..., converted values v0, ..., expectations e0, ..., derived values
+d0, ..., predicates p0, .... An expression is a macro whose parameters are the columns that it names, so no name can be
+mistaken for another. What an expression gives comes wrapped, `TRY({'v': ...})`: the whole is NULL if it fails, and `v`
+is NULL if that is its value.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from etl.checks import Rule, Value, check_rules, conversion_rule
 from etl.convert import INTEGERS, NoConversionError, conversion, engine_type, is_nested, is_numeric
 from etl.expressions import Expression, ExpressionError, parse, result_type
 from etl.mapping import Mapped, mapped_columns, unknown_column
-from etl.pipeline import Checks, Transform
+from etl.pipeline import Checks, References, Transform
 from etl.quoting import quoted
 from etl.session import ROWS, Session, Statement
 
@@ -57,13 +57,16 @@ class Plan:
     """Rules for one schema, prepared.
 
     Args:
-        judge: Answers, one row each: `status`; o0, ... (outputs that are not kept); k0, h0, n0, ... (key, hash and
-            presence of the value that rule 0 wants unique).
+        judge: Answers, one row each: `status`; o0, ... (outputs that are not kept); s0, ... (the same of `checked`);
+            k0, h0, n0, ... (key, hash and presence of the value that rule 0 wants unique); f0, ... (the value that
+            rule 0 looks for in another table).
         diagnose: Answers, one row each: the data's columns as text; for each rule whether the row breaks it, and the
             texts that its message shows.
         types: Column of the data -> its DuckDB type.
         rules: The rules.
         outputs: The columns of the result.
+        checked: The columns that a schema is about: as they are before `derive`.
+        references: Rules that look into another table: number -> which, and the value.
     """
 
     judge: Statement
@@ -71,6 +74,8 @@ class Plan:
     types: Mapping[str, str]
     rules: Sequence[Rule]
     outputs: Sequence[Output]
+    checked: Sequence[Output]
+    references: Mapping[int, tuple[References, Value]]
 
     @cached_property
     def spans(self) -> list[tuple[int, Rule, int, int]]:
@@ -80,7 +85,7 @@ class Plan:
 
     @cached_property
     def unique(self) -> dict[int, str]:
-        """Rules that look at other rows, too: number -> column."""
+        """Rules that look at other rows: number -> column."""
         return {number: rule.column for number, rule in enumerate(self.rules) if rule.text == "unique"}
 
 
@@ -101,6 +106,11 @@ def compile_plan(session: Session, transform: Transform, schema: pa.Schema) -> P
     draft.layer()
     for name, checks in transform.checks.items():
         draft.validate(name, checks)
+    for number, text in enumerate(transform.expect):
+        draft.expect(f"e{number}", text)
+    draft.layer()
+    if transform.schema_:
+        draft.check()
     for number, (name, text) in enumerate(transform.derive.items()):
         draft.derive(f"d{number}", name, text)
         draft.layer()
@@ -124,6 +134,8 @@ class _Draft:
         self._values = dict(self._read)
         self._rules: list[Rule] = []
         self._unique: dict[int, Value] = {}
+        self._references: dict[int, tuple[References, Value]] = {}
+        self._checked: list[Output] = []
         self._conditions: list[str] = []
         self._rows = ROWS
         self._casts: list[str] = []
@@ -147,7 +159,19 @@ class _Draft:
         for rule in check_rules(self._session, name, checks, self._read[name], self._values[name]):
             if rule.text == "unique":
                 self._unique[len(self._rules)] = self._values[name]
+            if checks.references and rule.text.startswith("references: "):
+                self._references[len(self._rules)] = checks.references, self._values[name]
             self._rules.append(rule)
+
+    def expect(self, alias: str, text: str) -> None:
+        used = self._condition("expect", alias, text)
+        rule = f"expect: {text}"
+        self._rules.append(Rule("", rule, f"{alias}.v = false", f"{text} does not hold", used=used))
+        self._failure("", rule, alias, f"{text} cannot be told", used)
+
+    def check(self) -> None:
+        """Notes what a schema is about."""
+        self._checked = [self._output(name) for name in self._values]
 
     def derive(self, alias: str, name: str, text: str) -> None:
         expression, used, kind = self._typed(f"derive: {name}", text)
@@ -164,12 +188,18 @@ class _Draft:
         self._failure(name, f"derive: {name}", alias, f"{text} cannot be computed", used)
 
     def filter(self, alias: str, text: str) -> None:
-        expression, used, kind = self._typed("filter", text)
-        if kind not in {"BOOLEAN", '"NULL"'}:
-            raise RuleError(f"filter: {text} is a {kind}, not a condition", hint="write a comparison: status <> 'test'")
-        self._try(alias, expression, self._macro(alias, expression, used), used)
+        used = self._condition("filter", alias, text)
         self._conditions.append(f"{alias}.v")
         self._failure("", f"filter: {text}", alias, f"{text} cannot be told", used)
+
+    def _condition(self, section: str, alias: str, text: str) -> dict[str, Value]:
+        """Adds a condition; returns the values that it uses."""
+        expression, used, kind = self._typed(section, text)
+        if kind not in {"BOOLEAN", '"NULL"'}:
+            hint = "write a comparison: status <> 'test'"
+            raise RuleError(f"{section}: {text} is a {kind}, not a condition", hint=hint)
+        self._try(alias, expression, self._macro(alias, expression, used), used)
+        return used
 
     def layer(self) -> None:
         """Ends a layer: what follows may use what it has."""
@@ -186,6 +216,8 @@ class _Draft:
             types={name: "JSON" if _has_json(kind) else kind for name, kind in self._types.items()},
             rules=self._rules,
             outputs=outputs,
+            checked=self._checked,
+            references=self._references,
         )
 
     def _prepared(self, items: Iterable[str]) -> Statement:
@@ -196,11 +228,12 @@ class _Draft:
         stays = " AND ".join(self._conditions) or "true"
         status = f"CASE WHEN {broken} THEN {BROKEN} WHEN {stays} THEN {GOOD} ELSE {FILTERED} END"
         yield f"CAST({status} AS TINYINT) AS status"
-        for number, output in enumerate(outputs):
-            if not output.kept:
-                # Arrow would get a UUID as text
-                sql = f"CAST({output.value.sql} AS BLOB)" if output.value.type == "UUID" else output.value.sql
-                yield f"{sql} AS o{number}"
+        for letter, columns in (("o", outputs), ("s", self._checked)):
+            for number, output in enumerate(columns):
+                if not output.kept:
+                    yield f"{_for_arrow(output.value)} AS {letter}{number}"
+        for number, (_, value) in self._references.items():
+            yield f"{_for_arrow(value)} AS f{number}"
         for number, value in self._unique.items():
             yield from _keys(number, value)
 
@@ -272,6 +305,11 @@ class _Draft:
 
     def _failure(self, column: str, rule: str, alias: str, says: str, used: Mapping[str, Value]) -> None:
         self._rules.append(Rule(column, rule, f"{alias} IS NULL", says, used=used))
+
+
+def _for_arrow(value: Value) -> str:
+    """A value as SQL that Arrow gets whole: a UUID would become text."""
+    return f"CAST({value.sql} AS BLOB)" if value.type == "UUID" else value.sql
 
 
 def _keys(number: int, value: Value) -> Iterator[str]:

@@ -7,7 +7,7 @@ the rules themselves is a mistake.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -15,7 +15,7 @@ from pathlib import Path
 import duckdb
 from pydantic import ValidationError
 
-from errors import PivotalError, Problem, RuleError
+from errors import ConfigError, PivotalError, Problem, RuleError
 from etl.checks import Value, check_rules
 from etl.convert import engine_type
 from etl.documents import Document, KeyPath
@@ -44,6 +44,7 @@ def find_problems(document: Document, pipeline: Pipeline | None) -> Iterator[Pro
     columns = _columns(transform, source)
     yield from _source_problems(document, transform, source)
     yield from _check_problems(document, transform)
+    yield from _schema_problems(document, transform)
     yield from _expression_problems(document, transform, columns)
     if columns is not None:
         yield from _result_problems(document, [*columns, *transform.derive])
@@ -184,7 +185,7 @@ def _has(columns: Iterable[str], name: str) -> bool:
 
 def _syntax_problems(document: Document) -> Iterator[Problem]:
     for path, text in document.texts():
-        if path[:2] in {(_SECTION, "derive"), (_SECTION, "filter")}:
+        if path[:2] in {(_SECTION, part) for part in ("expect", "derive", "filter")}:
             try:
                 parse(text)
             except ExpressionError as error:
@@ -193,14 +194,21 @@ def _syntax_problems(document: Document) -> Iterator[Problem]:
 
 def _expression_problems(document: Document, transform: Transform, columns: list[str] | None) -> Iterator[Problem]:
     types = {name: engine_type(kind) for name, kind in transform.convert.items()}
+    yield from _condition_problems(document, "expect", transform.expect, columns, types)
     known = columns
     for name, text in transform.derive.items():
         kind = yield from _expression_problem(document, (_SECTION, "derive", name), text, known, types)
         types = {other: each for other, each in types.items() if other != name} | ({name: kind} if kind else {})
         known = None if known is None else [*known, name]
-    for index, text in enumerate(transform.filter):
-        path = (_SECTION, "filter", index)
-        kind = yield from _expression_problem(document, path, text, known, types)
+    yield from _condition_problems(document, "filter", transform.filter, known, types)
+
+
+def _condition_problems(
+    document: Document, section: str, texts: Sequence[str], columns: list[str] | None, types: Mapping[str, str]
+) -> Iterator[Problem]:
+    for index, text in enumerate(texts):
+        path = (_SECTION, section, index)
+        kind = yield from _expression_problem(document, path, text, columns, types)
         if kind not in {None, "BOOLEAN"}:
             yield document.problem(path, f"not a condition, but a {kind}", "write a comparison: status <> 'test'")
 
@@ -230,6 +238,19 @@ def _check_problems(document: Document, transform: Transform) -> Iterator[Proble
             path = (_SECTION, "validate", name, key.strip(":"))
             shown = f"`{key[:-1]}`:" if key.endswith(":") else f"`{key}`"
             yield document.problem(path, f"{shown} {message}", error.hint or "")
+
+
+def _schema_problems(document: Document, transform: Transform) -> Iterator[Problem]:
+    if transform.schema_ is None:
+        return
+    from etl.schema import load_schema
+
+    try:
+        load_schema(transform.schema_)
+    except ConfigError as error:
+        for found in error.problems:
+            line = f" (line {found.line})" if found.line > 1 else ""
+            yield document.problem((_SECTION, "schema"), f"`schema`: {found.message}{line}", found.hint)
 
 
 @cache

@@ -6,6 +6,7 @@ Every batch goes through one SELECT, without a copy of what no rule touches; onl
   other rule of its column.
 - `unique` holds over the whole run: the first good row takes the value. Rows that break another rule take none;
   rows that `filter` leaves out do, since it comes after `validate`.
+- `references` looks a batch's values up in another table at once, as the table is at that moment.
 - A derived value or a predicate that fails (division by zero, overflow, a bad cast) is a broken rule. NULL is none.
 - A row stays if every predicate is true: NULL is not.
 - A row that breaks a rule is quarantined, also if `filter` would leave it out.
@@ -22,8 +23,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from errors import RuleError
+from etl.orphans import orphans
 from etl.pipeline import Transform
-from etl.plan import BROKEN, FILTERED, GOOD, Plan, compile_plan
+from etl.plan import BROKEN, FILTERED, GOOD, Output, Plan, compile_plan
+from etl.schema import load_schema
 from etl.session import Session
 from etl.stream import BadRow, Batch, Broken, Transformed
 from etl.unique import Mask, Seen, UniqueColumn, Values, duplicates
@@ -39,11 +42,16 @@ class Rules:
 
     Args:
         transform: The rules.
+        connection: Where `references` look if they name no connection: the destination's.
         threads: How many threads one batch may use.
+
+    Raises:
+        ConfigError: The schema that the rules name cannot be loaded.
     """
 
-    def __init__(self, transform: Transform, *, threads: int = 1) -> None:
-        self._transform = transform
+    def __init__(self, transform: Transform, *, connection: str | None = None, threads: int = 1) -> None:
+        self._transform, self._connection = transform, connection
+        self._schema = load_schema(transform.schema_) if transform.schema_ else None
         self._session = Session(threads)
         self._plans: dict[pa.Schema, Plan] = {}
         self._columns: dict[str, pa.Field] = {}
@@ -53,7 +61,8 @@ class Rules:
         """Splits a batch into rows that follow the rules, rows that break some, and rows that are filtered out.
 
         Raises:
-            RuleError: The rules do not fit the batch's columns.
+            RuleError: The rules do not fit the batch's columns, or another table that they name.
+            DestinationError: The database that has such a table cannot be read.
         """
         rows = self._complete(batch.rows)
         if not rows.num_columns and not (rows.num_rows and self._transform.named_columns):
@@ -61,16 +70,22 @@ class Rules:
         plan = self._plan(rows.schema)
         judged = _run(plan.judge.table, rows)
         status = _numbers(judged, "status").copy()
-        duplicate = self._duplicates(plan, judged, status == BROKEN)
-        for mask in duplicate.values():
+        found = self._orphans(plan, judged)
+        misfits = self._misfits(plan, rows, judged)
+        for mask in found.values():
+            status[mask] = BROKEN
+        status[list(misfits)] = BROKEN
+        found |= self._duplicates(plan, judged, status == BROKEN)
+        for mask in found.values():
             status[mask] = BROKEN
         return Transformed(
             good=_result(plan, rows, judged, status == GOOD),
             bad=[
                 BadRow(texts, plan.types, broken, batch.origin(row))
-                for row, texts, broken in _diagnosed(plan, rows, np.flatnonzero(status == BROKEN), duplicate)
+                for row, texts, broken in _diagnosed(plan, rows, np.flatnonzero(status == BROKEN), found, misfits)
             ],
             filtered=int(np.count_nonzero(status == FILTERED)),
+            places=lambda: np.flatnonzero(status == GOOD).tolist(),
         )
 
     def close(self) -> None:
@@ -85,7 +100,6 @@ class Rules:
         if len(set(names)) < len(names):
             raise RuleError(
                 f"the data has two columns named {next(name for name in names if names.count(name) > 1)}",
-            places=lambda: np.flatnonzero(status == GOOD).tolist(),
                 hint="give one of them another name in the source",
             )
         for field in rows.schema:
@@ -104,6 +118,20 @@ class Rules:
             self._plans[schema] = compile_plan(self._session, self._transform, schema)
         return self._plans[schema]
 
+    def _orphans(self, plan: Plan, judged: pa.Table) -> dict[int, Mask]:
+        """For each `references` rule, by its number, the rows whose value the other table does not have."""
+        return {
+            number: orphans(references, self._connection, _array(judged, f"f{number}", value.type))
+            for number, (references, value) in plan.references.items()
+        }
+
+    def _misfits(self, plan: Plan, rows: pa.RecordBatch, judged: pa.Table) -> Mapping[int, Sequence[Broken]]:
+        """What the schema finds, by row."""
+        if not self._schema:
+            return {}
+        checked = _columns(plan.checked, "s", rows, judged)
+        return self._schema.broken(checked, missing_is_null=self._transform.on_missing_column is None)
+
     def _duplicates(self, plan: Plan, judged: pa.Table, broken: Mask) -> dict[int, Mask]:
         """For each `unique` rule, by its number, the rows that break it."""
         if not plan.unique:
@@ -120,7 +148,11 @@ class Rules:
 
 
 def _diagnosed(
-    plan: Plan, rows: pa.RecordBatch, bad: NDArray[np.intp], duplicate: Mapping[int, Mask]
+    plan: Plan,
+    rows: pa.RecordBatch,
+    bad: NDArray[np.intp],
+    found: Mapping[int, Mask],
+    misfits: Mapping[int, Sequence[Broken]],
 ) -> Iterator[tuple[int, Mapping[str, str | None], Sequence[Broken]]]:
     """For each row for the quarantine: its place, its texts, and everything that is wrong with it."""
     answers = _run(plan.diagnose.tuples, rows.take(pa.array(bad))) if bad.size else []
@@ -128,8 +160,10 @@ def _diagnosed(
         broken = [
             Broken(rule.column, rule.text, rule.message(answer[start + 1 : stop]))
             for number, rule, start, stop in plan.spans
-            if answer[start] or (number in duplicate and duplicate[number][row])
+            if answer[start] or (number in found and found[number][row])
         ]
+        unconverted = {each.column for each in broken if each.rule.startswith("convert: ")}
+        broken += [each for each in misfits.get(row, ()) if each.column not in unconverted]
         yield row, dict(zip(plan.types, answer, strict=False)), broken
 
 
@@ -141,17 +175,25 @@ def _run(run: Callable[[pa.RecordBatch], T], rows: pa.RecordBatch) -> T:
 
 
 def _result(plan: Plan, rows: pa.RecordBatch, judged: pa.Table, good: Mask) -> pa.RecordBatch:
+    result = _columns(plan.outputs, "o", rows, judged)
+    return result if good.all() else result.filter(pa.array(good))
+
+
+def _columns(outputs: Sequence[Output], letter: str, rows: pa.RecordBatch, judged: pa.Table) -> pa.RecordBatch:
     fields, arrays = [], []
-    for number, output in enumerate(plan.outputs):
+    for number, output in enumerate(outputs):
         if output.kept:
             fields.append(output.kept.field(rows.schema))
             arrays.append(output.kept.array(rows))
         else:
-            array = _extended(judged[f"o{number}"].combine_chunks(), output.value.type)
+            array = _array(judged, f"{letter}{number}", output.value.type)
             fields.append(pa.field(output.name, array.type))
             arrays.append(array)
-    result = pa.record_batch(arrays, schema=pa.schema(fields))
-    return result if good.all() else result.filter(pa.array(good))
+    return pa.record_batch(arrays, schema=pa.schema(fields))
+
+
+def _array(judged: pa.Table, name: str, kind: str) -> pa.Array:
+    return _extended(judged[name].combine_chunks(), kind)
 
 
 def _extended(array: pa.Array, kind: str) -> pa.Array:

@@ -24,7 +24,19 @@ from etl.replay import QuarantineSource
 from etl.rules import Rules
 from etl.sources import open_source
 from etl.sources.rows import as_text
-from etl.stream import BadRow, Batch, Broken, Extraction, Load, Progress, Refused, RunReport, Source, Transformed
+from etl.stream import (
+    BadRow,
+    Batch,
+    Broken,
+    Extraction,
+    Load,
+    Partial,
+    Progress,
+    Refused,
+    RunReport,
+    Source,
+    Transformed,
+)
 from events.cause import Cause, caused_by, new_event
 from events.envelope import new_id
 from events.log import open_log
@@ -99,6 +111,8 @@ def _run(
         _settle(load, report)
         load.commit(after)
         report.state_after = after or state
+        if isinstance(extraction, Partial) and extraction.stopped:
+            raise extraction.stopped
     report.bytes_read = extraction.bytes_read
     report.seconds = time.monotonic() - started
     report.peak_memory = _peak_memory()
@@ -161,7 +175,7 @@ def _as_read(batch: Batch, done: Transformed, refused: Sequence[Refused]) -> lis
 
 
 def _rules(pipeline: Pipeline) -> Rules:
-    return Rules(pipeline.transform)
+    return Rules(pipeline.transform, connection=getattr(pipeline.destination, "connection", None))
 
 
 def _count(report: RunReport, batch: Batch, rows: pa.RecordBatch, bad: Sequence[BadRow], filtered: int) -> None:

@@ -23,6 +23,7 @@ _VARIABLE = re.compile(r"\$\{(?:([A-Za-z_]\w*)(?::-([^}]*))?\})?")
 _BARE = re.compile(r"\$[A-Za-z_]\w*")
 _ADDRESSES = ("connection", "path", "url")
 _FILLED_IN = ("source", "destination")
+_OTHER_TABLE = ("references", "connection")
 _FORM = "write ${NAME} or ${NAME:-default}"
 _PREFIX = "PIVOTAL_"
 
@@ -56,19 +57,19 @@ def resolve(text: str) -> str:
 def find_problems(document: Document) -> Iterator[Problem]:
     """Finds variables that have no value, and variables where none are filled in."""
     for path, text in document.texts():
-        filled_in = path[0] in _FILLED_IN
+        filled_in = path[0] in _FILLED_IN or path[-2:] == _OTHER_TABLE
         if filled_in and path[-1] in _ADDRESSES and _BARE.fullmatch(text):
             yield replace(document.problem(path, "not a variable", f"write ${{{text[1:]}}}"), text=text)
         for found in _VARIABLE.finditer(text):
             if filled_in or path[0] in Pipeline.model_fields:
-                yield from _variable_problems(document, path, found)
+                yield from _variable_problems(document, path, found, filled_in)
 
 
-def _variable_problems(document: Document, path: KeyPath, found: re.Match[str]) -> Iterator[Problem]:
+def _variable_problems(document: Document, path: KeyPath, found: re.Match[str], filled_in: bool) -> Iterator[Problem]:
     message, hint = "", ""
     if not found[1]:
         message, hint = "not a variable", _FORM
-    elif path[0] not in _FILLED_IN:
+    elif not filled_in:
         message, hint = "a variable that is not filled in here", "variables stand under `source` and `destination` only"
     elif _lookup(found) is None:
         message, hint = "an environment variable that is not set", _where_to_set(found[1])

@@ -223,11 +223,20 @@ def checks(value: Any, checks: Mapping[str, Any]) -> list[str]:
     """The checks that a value breaks, but for `unique`, as they stand in the file."""
     if value is None:
         return ["required"] if checks.get("required") else []
-    return [
+    broken = [f"type: {checks['type']}"] if "type" in checks and not _is_of(value, checks["type"]) else []
+    return broken + [
         f"{name}: {_flow(bound)}"
         for name, bound in checks.items()
         if name in _CHECKS and not _CHECKS[name](value, bound)
     ]
+
+
+def _is_of(value: Any, target: str) -> bool:
+    try:
+        convert(value, target)
+    except BrokenValueError:
+        return False
+    return True
 
 
 def _flow(bound: Any) -> str:
@@ -276,6 +285,7 @@ def run(
     rows: Sequence[Row],
     conversions: Mapping[str, str],
     validations: Mapping[str, Mapping[str, Any]],
+    expectations: Sequence[Expression],
     derived: Mapping[str, Expression],
     predicates: Sequence[Expression],
 ) -> Outcome:
@@ -284,6 +294,10 @@ def run(
     taken: dict[str, set[Any]] = {name: set() for name, each in validations.items() if each.get("unique")}
     for number, read in enumerate(rows):
         row, broken = _judged(read, conversions, validations)
+        for each in expectations:
+            rule = ("", f"expect: {each.sql}")
+            if _computed(each, row, broken, rule) is False:
+                broken.append(rule)
         keys = {name: _key(row[name]) for name in taken if row[name] is not None}
         stays = _extended(row, broken, derived, predicates)
         duplicates = [(name, "unique") for name, key in keys.items() if key in taken[name]]

@@ -266,10 +266,56 @@ def test_no_value_passes_every_check_but_required() -> None:
     assert len(good({"validate": {"a": checks}}, rows)) == 2
 
 
+@pytest.mark.parametrize(("target", "text", "value"), [case for case in HELD if case[0] != "string"])
+def test_a_text_may_be_of_a_type_and_stays_as_it_is(target: str, text: str, value: Any) -> None:  # noqa: ARG001
+    assert good({"validate": {"a": {"type": target}}}, {"a": [text, None]}) == [{"a": text}, {"a": None}]
+
+
+@pytest.mark.parametrize(("target", "text"), REFUSED)
+def test_a_text_that_is_not_of_a_type_is_quarantined(target: str, text: str) -> None:
+    ((message,),) = bad({"validate": {"a": {"type": target}}}, {"a": [text]})
+    assert message.startswith(f"a: type: {target}: {text!r} is not ")
+
+
+def test_a_type_that_no_value_can_be_of_is_refused() -> None:
+    message = "validate: a: type: integer: the column is a DATE, which cannot become an integer"
+    assert refused({"validate": {"a": {"type": "integer"}}}, {"a": [date(2024, 1, 1)]}).startswith(message)
+
+
+def test_an_expectation_across_columns_shows_the_values_of_a_row_that_breaks_it() -> None:
+    transform = {"convert": {"start": "date", "end": "date"}, "expect": ['start <= "end"', "10 / n > 1"]}
+    rows = {"start": ["2024-01-02", "2024-01-02", None, "x"], "end": ["2024-01-01", "2024-01-02", "2024-01-01", "x"]}
+    (done,) = apply(transform, {**rows, "n": [0, 1, None, 20]})
+    assert [row["n"] for row in done.good.to_pylist()] == [1, None]  # NULL breaks no expectation
+    assert [broken(row) for row in done.bad] == [
+        [
+            ': expect: start <= "end": start <= "end" does not hold with start = 2024-01-02, end = 2024-01-01',
+            ": expect: 10 / n > 1: 10 / n > 1 cannot be told with n = 0",
+        ],
+        [
+            "start: convert: date: 'x' is not a date (2024-05-01)",
+            "end: convert: date: 'x' is not a date (2024-05-01)",
+            ": expect: 10 / n > 1: 10 / n > 1 does not hold with n = 20",
+        ],
+    ]
+
+
+def test_an_expectation_is_about_the_row_before_derived_columns() -> None:
+    transform = {"expect": ["a > 0"], "derive": {"a": "-a"}}
+    assert good(transform, {"a": [5]}) == [{"a": -5}]
+    assert refused({"expect": ["b > 0"], "derive": {"b": "a"}}, {"a": [1]}).startswith("expect: there is no column b")
+    assert refused({"expect": ["a + 1"]}, {"a": [1]}).startswith("expect: a + 1 is a BIGINT, not a condition")
+
+
 def test_every_broken_rule_of_a_row_is_told() -> None:
     transform = {
         "convert": {"amount": "decimal(18,2)", "at": "date"},
-        "validate": {"amount": {"min": 0, "in": [1, 2]}, "email": {"pattern": EMAIL, "max_length": 3}},
+        "validate": {
+            "amount": {"min": 0, "in": [1, 2]},
+            "email": {"pattern": EMAIL, "max_length": 3},
+            "qty": {"type": "boolean", "not_in": [0]},
+        },
+        "expect": ["amount > qty"],
         "derive": {"each": "amount / qty"},
         "filter": ["10 // qty > 1"],
     }
@@ -281,6 +327,8 @@ def test_every_broken_rule_of_a_row_is_told() -> None:
         "amount: in: [1, 2]: '-5' is none of 1, 2",
         "email: max_length: 3: 'nobody' has more than 3 characters",
         f"email: pattern: {EMAIL}: 'nobody' does not match {EMAIL}",
+        "qty: not_in: [0]: 0 is one of 0",
+        ": expect: amount > qty: amount > qty does not hold with amount = -5.00, qty = 0",
         "each: derive: each: amount / qty cannot be computed with amount = -5.00, qty = 0",
         ": filter: 10 // qty > 1: 10 // qty > 1 cannot be told with qty = 0",
     ]

@@ -282,6 +282,12 @@ WRITTEN = {
 }
 CHECKS = {"integer": COMPARED, "bigint": COMPARED, "decimal": COMPARED, "number": COMPARED, "string": WRITTEN}
 
+TYPES_OF = {
+    **dict.fromkeys(["integer", "bigint", "decimal", "number"], ["integer", "number", "decimal(5,1)", "boolean"]),
+    "string": ["integer", "date", "timestamp", "boolean", "decimal(4,1)", "json", "string"],
+    "date": ["date", "timestamp"],
+}
+
 
 @dataclass
 class Case:
@@ -290,7 +296,7 @@ class Case:
     transform: Transform
     rows: pa.RecordBatch
     mapped: list[dict[str, Any]]
-    expressions: tuple[dict[str, Expression], list[Expression]]
+    expressions: tuple[list[Expression], dict[str, Expression], list[Expression]]
 
     def wanted(self) -> reference.Outcome:
         validations = {
@@ -357,6 +363,8 @@ def cases(draw: st.DrawFn) -> Case:
     checks = {name: draw(checked(kind)) for name, kind in kinds.items() if draw(st.booleans())}
     mapped_names = [name for name in places if not closed or name in renamed.values() or name in {*convert, *checks}]
     kinds = {name: kinds[name] for name in mapped_names}
+    options = list(conditions(kinds))
+    expected = draw(st.lists(st.sampled_from(options), max_size=2)) if options else []
     derive: dict[str, Expression] = {}
     for name in draw(st.lists(st.sampled_from(["d1", "D 2", "qty"]), max_size=3, unique=True)):
         if options := list(expressions(kinds)):
@@ -372,6 +380,7 @@ def cases(draw: st.DrawFn) -> Case:
             "map": renamed | ({} if closed or not renamed else {"*": "*"}),
             "convert": convert,
             "validate": checks,
+            "expect": [each.sql for each in expected],
             "derive": {name: each.sql for name, each in derive.items()},
             "filter": [each.sql for each in filters],
         }
@@ -380,7 +389,7 @@ def cases(draw: st.DrawFn) -> Case:
         [pa.array([row[name] for row in rows], SOURCE[name][0]) for name in SOURCE], names=list(SOURCE)
     )
     mapped = [{name: value_at(row, places[name]) for name in mapped_names} for row in rows]
-    return Case(transform, batch, mapped, (derive, filters))
+    return Case(transform, batch, mapped, (expected, derive, filters))
 
 
 def derived_kind(sql: str) -> str:
@@ -395,6 +404,8 @@ def checked(draw: st.DrawFn, kind: str) -> dict[str, Any]:
     chosen = draw(st.sets(st.sampled_from(list(known)))) if known else set()
     found = {name: draw(known[name]) for name in sorted(chosen)}
     unique = kind not in {"list", "struct", "json"} and draw(st.booleans())
+    if (types := TYPES_OF.get(kind)) and draw(st.booleans()):
+        found["type"] = draw(st.sampled_from(types))
     return found | {"required": draw(st.booleans()), "unique": unique}
 
 
