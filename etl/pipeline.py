@@ -13,6 +13,7 @@ from datetime import date, datetime, timedelta
 from decimal import Decimal
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cronsim import CronSim, CronSimError
 from pydantic import (
@@ -21,12 +22,14 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    GetJsonSchemaHandler,
     StringConstraints,
     ValidationInfo,
     WithJsonSchema,
     field_validator,
+    model_validator,
 )
-from pydantic_core import PydanticCustomError
+from pydantic_core import CoreSchema, PydanticCustomError
 
 _NAME = r"[a-z][a-z0-9_]{0,62}"
 _RESERVED = {
@@ -50,6 +53,7 @@ _SIZES = {"KB": 10**3, "MB": 10**6, "GB": 10**9}
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _CRON = r"\s*([^\sLlWw]+\s+){2}([^\sWw]+\s+)([^\s]+\s+)([^\sLl]+)\s*"
 _TYPES = "string, integer, bigint, number, decimal(p,s), boolean, date, timestamp, timestamptz, json, uuid"
+_DIRECTIVES = "%d %m %b %B %Y %y, %H %I %p %M %S %f, %z"
 _TYPE = (
     r"string|integer|bigint|number|boolean|date|timestamp|timestamptz|json|uuid|decimal\(\s*\d{1,2}\s*,\s*\d{1,2}\s*\)"
 )
@@ -62,7 +66,7 @@ FORMATS = {
     ".jsonl": "ndjson",
     ".json": "json",
     ".parquet": "parquet",
-    ".xlsx": "xlsx",
+    ".xlsx": "excel",
 }
 COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}
 _FORMATS_OF = {
@@ -75,8 +79,8 @@ _FORMATS_OF = {
     "encoding": {"csv", "fixed"},
     "fields": {"fixed"},
     "records": {"json"},
-    "sheet": {"xlsx"},
-    "header_row": {"xlsx"},
+    "sheet": {"excel"},
+    "header_row": {"excel"},
 }
 
 
@@ -155,6 +159,35 @@ def _folder(value: str) -> str:
     return value
 
 
+def _formats(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+def _unreadable(form: str, kind: str) -> str | None:
+    """Why a type cannot be read by a format, if it cannot."""
+    if kind not in {"date", "timestamp", "timestamptz"}:
+        return f"not for {kind}, only for dates and timestamps"
+    parts = re.findall("%(-?.?)", form)
+    names = ["b" if part == "B" else part.removeprefix("-") for part in parts if part != "%"]
+    if unknown := [part for part in parts if not re.fullmatch("-?[dmyHIMS]|[YbBfpz%]", part)]:
+        return f"a format with %{unknown[0]}, which cannot be read"
+    if len(set(names)) < len(names) or not ({"d"} < {*names} and {"m", "b"} & {*names} and {"Y", "y"} & {*names}):
+        return "a format that has not day, month and year once each"
+    if kind == "date" and set(names) & set("HIMSfpz"):
+        return "a format with a time of day, which a date has not"
+    if kind == "timestamp" and "z" in names:
+        return "a format with an offset, which a timestamp has not"
+    return "a format with only one of %I and %p" if ("I" in names) != ("p" in names) else None
+
+
+def _zone(value: str) -> str:
+    try:
+        ZoneInfo(value)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError("not a time zone; write one like Europe/Berlin or UTC") from None
+    return value
+
+
 def _encoding(value: str) -> str:
     try:
         codecs.lookup(value)
@@ -166,6 +199,12 @@ def _encoding(value: str) -> str:
 def _character(value: str) -> str:
     if not value.isascii() or value in "\r\n":
         raise ValueError("not a character that can part cells; write one of ASCII's, and none that ends a line")
+    return value
+
+
+def _quoted(value: object) -> object:
+    if value is None:
+        raise ValueError('not a text; put it in quotes: "NULL"')
     return value
 
 
@@ -207,6 +246,12 @@ Span = Annotated[
         {"anyOf": [{"type": "string", "pattern": r"^\d+(\s*-\s*\d*)?$"}, {"type": "integer", "minimum": 1}]}
     ),
 ]
+Formats = Annotated[
+    list[Text],
+    BeforeValidator(_formats),
+    WithJsonSchema({"anyOf": [{"type": "array", "items": {"type": "string"}}, {"type": "string"}]}),
+]
+Zone = Annotated[str, AfterValidator(_zone)]
 Encoding = Annotated[str, AfterValidator(_encoding)]
 Size = Annotated[int, BeforeValidator(_size), Field(gt=0), _pattern(r"\d{1,6}\s*(KB|MB|GB)")]
 Folder = Annotated[Text, AfterValidator(_folder)]
@@ -296,7 +341,7 @@ class FileSource(Model):
     path: Text = Field(
         description="Path or glob, relative to the project: inbox/payments-*.csv.gz; or s3://bucket/inbox/*.csv."
     )
-    format: Literal["csv", "fixed", "ndjson", "json", "parquet", "xlsx"] | None = Field(
+    format: Literal["csv", "fixed", "ndjson", "json", "parquet", "excel"] | None = Field(
         None, description="Told by the name if not given; `fixed` is text with columns of a fixed width."
     )
     delimiter: Character | None = Field(None, description="CSV only: a comma, in .tsv files a tab, if not given.")
@@ -310,7 +355,7 @@ class FileSource(Model):
     skip: int = Field(
         0, ge=0, description="CSV and fixed width: lines to leave out, before the header if there is one."
     )
-    nulls: list[Text] = Field(
+    nulls: list[Annotated[Text, BeforeValidator(_quoted)]] = Field(
         [], description='CSV only: texts that mean NULL, as the empty cell does: ["NULL", "\\\\N"].'
     )
     fields: dict[Text, Span] = Field(
@@ -575,6 +620,50 @@ Source = Annotated[DatabaseSource | FileSource | ApiSource, Field(discriminator=
 # --- transform ------------------------------------------------------------------------------------------------
 
 
+class Conversion(Model):
+    """A type, and how the texts that become it are written."""
+
+    type: Type = Field(description=f"One of {_TYPES}.")
+    format: Formats | None = Field(
+        None, description="date, timestamp, timestamptz: how texts are written, %d.%m.%Y; of several, the first that fits."
+    )
+    timezone: Zone | None = Field(
+        None, description="timestamptz: where texts and timestamps without an offset are from: Europe/Berlin."
+    )
+    decimal: Literal[",", "."] | None = Field(None, description="Numbers: the decimal sign, if it is not the point.")
+    thousands: Literal[",", ".", " ", "'"] | None = Field(
+        None, description="Numbers: what may stand between groups of three digits."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _a_type_alone(cls, value: object) -> object:
+        return {"type": _type(value)} if isinstance(value, str) else value
+
+    @field_validator("format")
+    @classmethod
+    def _has_the_parts(cls, formats: list[str] | None, info: ValidationInfo) -> list[str] | None:
+        for each in formats or ():
+            if wrong := _unreadable(each, info.data.get("type", "timestamptz")):
+                raise ValueError(f"{wrong}; write it with {_DIRECTIVES}")
+        return formats
+
+    @field_validator("timezone", "decimal", "thousands")
+    @classmethod
+    def _is_for_the_type(cls, value: str | None, info: ValidationInfo) -> str | None:
+        kind = info.data.get("type", "").partition("(")[0]
+        types = ("timestamptz",) if info.field_name == "timezone" else ("integer", "bigint", "number", "decimal")
+        if value is not None and kind and kind not in types:
+            raise ValueError(f"not for {kind}; it is for {', '.join(types)}")
+        if value is not None and value == (info.data.get("decimal") or ".") and info.field_name == "thousands":
+            raise ValueError("the decimal sign, too; say `decimal` as well, and another one")
+        return value
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {"anyOf": [handler(core), {"type": "string", "pattern": f"^({_TYPE})$"}]}
+
+
 class References(Model):
     """The column of another table that has every value of this one."""
 
@@ -611,7 +700,10 @@ class Transform(Model):
     map: dict[Text, Text] = Field(
         {}, description='Rename: {old: new}; nested: {address.city: city}; "*": "*" keeps the rest.'
     )
-    convert: dict[Text, Type] = Field({}, description="Column -> type; what does not convert exactly is a broken rule.")
+    convert: dict[Text, Conversion] = Field(
+        {},
+        description="Column -> type, or {type: date, format: '%d.%m.%Y'}; what does not convert exactly is a broken rule.",
+    )
     checks: dict[Text, Checks] = Field({}, alias="validate", description="Column -> what its values must be.")
     expect: list[Text] = Field([], description="SQL conditions across columns; a row breaks those that are false.")
     schema_: Text | None = Field(

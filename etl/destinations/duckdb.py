@@ -15,7 +15,7 @@ import pyarrow as pa
 from errors import DestinationError
 from etl.destinations.disk import disk_errors
 from etl.destinations.merge import Merge
-from etl.destinations.names import Name, split
+from etl.destinations.names import Dialect, Name, split
 from etl.destinations.transaction import SqlWarehouse
 from etl.destinations.types import INTERVAL, JSON, Column
 from etl.embedded import database_file, held, open_duckdb
@@ -65,8 +65,7 @@ class DuckDB:
         writes: Whether the transaction may write.
     """
 
-    row_id = "rowid"
-    same = "IS NOT DISTINCT FROM"
+    dialect = Dialect(row_id="rowid")
 
     def __init__(self, path: Path, label: str, *, writes: bool) -> None:
         self._label = label
@@ -98,7 +97,7 @@ class DuckDB:
             fields = empty.to_arrow_table().schema
             return [_column(field, str(kind)) for field, kind in zip(fields, empty.types, strict=True)]
 
-    def new_column(self, name: str, kind: pa.DataType) -> Column | None:
+    def new_column(self, name: str, kind: pa.DataType, *, keyed: bool) -> Column | None:  # noqa: ARG002
         """See `Database.new_column`."""
         if pa.types.is_decimal(kind):
             return Column(name, kind, f"DECIMAL({kind.precision},{kind.scale})")
@@ -108,6 +107,10 @@ class DuckDB:
         """See `Database.prepare`."""
         schema = Name(name.parts[:2])
         self.run(f"CREATE SCHEMA IF NOT EXISTS {schema.sql}")
+
+    def define(self, name: Name, sql: str) -> None:  # noqa: ARG002  (inside the transaction, as everything)
+        """See `Database.define`."""
+        self.run(sql)
 
     def lock(self, name: Name) -> None:
         """See `Database.lock`: nobody else writes anyway."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from etl.destinations.names import Name
+from etl.destinations.names import Dialect, Name
 from etl.destinations.types import Column
 from etl.quoting import quoted
 
@@ -21,8 +21,7 @@ class Merge:
         key: Those that identify a row; none of them is NULL.
         version: The column that tells which of two rows is newer; without it, the row that was staged last is. NULL is
             the oldest.
-        row_id: The column that every table has and that grows in the order of insertion.
-        same: The operator that says that two values are equal or both NULL.
+        dialect: The database's words.
     """
 
     table: Name
@@ -30,8 +29,7 @@ class Merge:
     columns: Collection[Column]
     key: Sequence[Column]
     version: Column | None
-    row_id: str
-    same: str
+    dialect: Dialect
 
     @property
     def changing(self) -> list[Column]:
@@ -41,8 +39,9 @@ class Merge:
     @property
     def delete_superseded(self) -> str:
         """Leaves the stage one row of each key."""
-        row_id, names = self.row_id, _names(self.key)
-        order = f"{_named(self.version)} {self.version.order} DESC NULLS LAST, " if self.version else ""
+        row_id, names = self.dialect.row_id, _names(self.key)
+        version = _named(self.version) if self.version else ""
+        order = f"{version} IS NULL, {version} {self.version.order} DESC, " if self.version else ""
         return f"""
             DELETE FROM {self.stage.sql} WHERE {row_id} IN (
                 SELECT id FROM (
@@ -64,8 +63,15 @@ class Merge:
     def update_changed(self) -> str:
         """Updates the rows that are not the same, unless they are newer."""
         return f"""
-            UPDATE {self.table.sql} AS t SET {self._assignments} FROM {self.stage.sql}
+            UPDATE {self.table.sql} AS t SET {self._assignments()} FROM {self.stage.sql}
             WHERE {self._matched} AND {self._outdated}"""
+
+    @property
+    def update_joined(self) -> str:
+        """The same, as MariaDB writes it."""
+        return f"""
+            UPDATE {self.table.sql} AS t JOIN {self.stage.sql} ON {self._matched}
+            SET {self._assignments("t.")} WHERE {self._outdated}"""
 
     @property
     def insert_new(self) -> str:
@@ -79,7 +85,7 @@ class Merge:
     def update_or_insert(self) -> str:
         """Both in one statement, for databases that have it."""
         names, values = _names(self.columns), ", ".join(map(self._staged, self.columns))
-        update = f"WHEN MATCHED AND {self._outdated} THEN UPDATE SET {self._assignments}" if self.changing else ""
+        update = f"WHEN MATCHED AND {self._outdated} THEN UPDATE SET {self._assignments()}" if self.changing else ""
         return f"""
             MERGE INTO {self.table.sql} AS t USING {self.stage.sql} ON {self._matched}
             {update} WHEN NOT MATCHED THEN INSERT ({names}) VALUES ({values})"""
@@ -88,9 +94,8 @@ class Merge:
     def _matched(self) -> str:
         return " AND ".join(f"t.{_named(column)} = {self._staged(column)}" for column in self.key)
 
-    @property
-    def _assignments(self) -> str:
-        return ", ".join(f"{_named(column)} = {self._staged(column)}" for column in self.changing)
+    def _assignments(self, prefix: str = "") -> str:
+        return ", ".join(f"{prefix}{_named(column)} = {self._staged(column)}" for column in self.changing)
 
     @property
     def _outdated(self) -> str:
@@ -103,9 +108,9 @@ class Merge:
 
     def _same(self, column: Column) -> str:
         stored, staged = f"t.{_named(column)}", self._staged(column)
-        if column.identity:
-            return f"{stored} {self.same} {staged}"
-        return f"CAST({stored} AS text) {self.same} CAST({staged} AS text)"
+        if not column.identity:
+            stored, staged = (f"CAST({value} AS {self.dialect.text})" for value in (stored, staged))
+        return f"{stored} {self.dialect.same} {staged}"
 
     def _staged(self, column: Column) -> str:
         return f"{self.stage.sql}.{_named(column)}"

@@ -1,4 +1,4 @@
-"""Tables' names."""
+"""Tables' names, and the words around them."""
 
 from __future__ import annotations
 
@@ -41,6 +41,27 @@ class ColumnNames(Container[str]):
 
     def __contains__(self, name: object) -> bool:
         return self.key(str(name)) in self.keys
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """The words in which databases differ.
+
+    Args:
+        row_id: The column that every temporary table has and that grows in the order of insertion.
+        same: The operator that says that two values are equal or both NULL.
+        text: The type that shows of every value what it is.
+        counter: How `row_id` is declared; empty if it is there by itself.
+        options: What a CREATE TABLE says at its end.
+        drop: What drops a temporary table.
+    """
+
+    row_id: str
+    same: str = "IS NOT DISTINCT FROM"
+    text: str = "text"
+    counter: str = ""
+    options: str = ""
+    drop: str = "DROP TABLE"
 
 
 def split(table: str) -> tuple[str, str]:

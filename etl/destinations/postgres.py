@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from errors import DestinationError
 from etl.destinations.merge import Merge
-from etl.destinations.names import Name, split
+from etl.destinations.names import Dialect, Name, split
 from etl.destinations.transaction import SqlWarehouse
 from etl.destinations.types import INTERVAL, JSON, Column
 from etl.quoting import quoted
@@ -123,8 +123,7 @@ class Postgres:
         label: The URL without its password.
     """
 
-    row_id = "ctid"
-    same = "IS NOT DISTINCT FROM"
+    dialect = Dialect(row_id="ctid")
 
     def __init__(self, address: str, label: str) -> None:
         from adbc_driver_postgresql import dbapi
@@ -158,7 +157,7 @@ class Postgres:
             ORDER BY a.attnum"""
         return [_column(*row) for row in self.query(sql, [name.sql])]
 
-    def new_column(self, name: str, kind: pa.DataType) -> Column | None:
+    def new_column(self, name: str, kind: pa.DataType, *, keyed: bool) -> Column | None:  # noqa: ARG002
         """See `Database.new_column`."""
         if pa.types.is_decimal(kind):
             return Column(name, kind, f"numeric({kind.precision},{kind.scale})")
@@ -169,6 +168,10 @@ class Postgres:
         self.query("SELECT pg_advisory_xact_lock(hashtext(?))::text", [name.sql])
         if not self.query("SELECT 1 WHERE to_regnamespace(?) IS NOT NULL", [quoted(name.parts[0])]):
             self.run(f"CREATE SCHEMA IF NOT EXISTS {quoted(name.parts[0])}")
+
+    def define(self, name: Name, sql: str) -> None:  # noqa: ARG002  (inside the transaction, as everything)
+        """See `Database.define`."""
+        self.run(sql)
 
     def lock(self, name: Name) -> None:
         """See `Database.lock`."""

@@ -73,6 +73,7 @@ def _row(record: Mapping[str, Any]) -> Quarantined:
     broken = [Broken(**rule) for rule in record["broken"]]
     bad = BadRow(record["row"], record["types"], broken, record["origin"])
     at = datetime.fromisoformat(record["quarantined_at"])
+    at = at if at.tzinfo else at.replace(tzinfo=UTC)  # MariaDB shows no zone
     return Quarantined(record["id"], record["pipeline"], record["run_id"], at, bad)
 
 

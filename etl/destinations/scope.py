@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from decimal import Decimal
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -20,7 +21,7 @@ def refuse_outside(table: str, rows: pa.RecordBatch, column: Column, scope: Scop
         DestinationError: A row does not, or the column cannot be compared with the scope's bounds.
     """
     values = rows[column.name]
-    inside = pc.fill_null(_inside(table, values, column, scope), False)  # noqa: FBT003
+    inside = pc.fill_null(_inside(table, values, column, scope), False)
     outside = values.filter(pc.invert(inside))
     if len(outside):
         raise DestinationError(
@@ -35,10 +36,10 @@ def bounds(table: str, column: Column, values: Sequence[Bound]) -> pa.Array:
     Raises:
         DestinationError: They cannot be values of the column.
     """
-    kind = column.type
+    kind: Any = column.type
     try:
         if pa.types.is_decimal(kind):
-            return pa.array(map(Decimal, values), kind)
+            return pa.array([Decimal(str(value)) for value in values], kind)
         array = pa.array(values)
         if pa.types.is_timestamp(kind) and kind.tz and getattr(array.type, "tz", None) is None:
             array = pc.assume_timezone(array.cast(pa.timestamp("us")), "UTC")

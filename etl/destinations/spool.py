@@ -19,7 +19,10 @@ class Spool:
     """Batches in a file without a name, which is gone with the process; few of them stay in memory.
 
     Args:
-        folder: Where the file is: on the disk that the rows go to in the end.
+        folder: Where the file is.
+
+    Attributes:
+        schemas: The rows' schemas, each once, in order.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -27,6 +30,7 @@ class Spool:
         self._file: IO[bytes] | None = None
         self._writer: Any = None
         self._schema: pa.Schema | None = None
+        self.schemas: list[pa.Schema] = []
 
     def write(self, rows: pa.RecordBatch) -> None:
         """Takes rows; their columns may differ from those of the rows before.
@@ -69,3 +73,5 @@ class Spool:
         options = pa.ipc.IpcWriteOptions(compression="lz4")
         self._writer = pa.ipc.new_stream(self._file, schema, options=options)
         self._schema = schema
+        if schema not in self.schemas:
+            self.schemas.append(schema)

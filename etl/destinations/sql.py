@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from errors import DestinationError
 from etl.destinations.merge import Merge
-from etl.destinations.names import Name
+from etl.destinations.names import Dialect, Name
 from etl.destinations.scope import bounds, refuse_outside
 from etl.destinations.types import Column, fit, keep, untyped
 from etl.destinations.warehouse import Bound, Target
@@ -26,12 +26,10 @@ class Database(Protocol):
     """One open connection inside one transaction. Every method raises `DestinationError` where the database refuses.
 
     Args:
-        row_id: The column that every table has and that grows in the order of insertion.
-        same: The operator that says that two values are equal or both NULL.
+        dialect: Its words.
     """
 
-    row_id: str
-    same: str
+    dialect: Dialect
 
     def name(self, table: str) -> Name:
         """The full name of a table as a pipeline file writes it."""
@@ -45,12 +43,16 @@ class Database(Protocol):
         """The table's columns; none if there is no such table."""
         ...
 
-    def new_column(self, name: str, kind: pa.DataType) -> Column | None:
-        """A new column, for a type that warehouses keep; None if this one does not."""
+    def new_column(self, name: str, kind: pa.DataType, *, keyed: bool) -> Column | None:
+        """A new column (of a key), for a type that warehouses keep; None if this one does not."""
         ...
 
     def prepare(self, name: Name) -> None:
         """Before a table is created: creates its schema, and waits for another transaction that creates the table."""
+        ...
+
+    def define(self, name: Name, sql: str) -> None:
+        """Runs a statement that makes or changes a table."""
         ...
 
     def lock(self, name: Name) -> None:
@@ -166,7 +168,8 @@ class Table:
         self._columns = found | self._columns
 
     def _new(self, field: pa.Field) -> Column:
-        column = self.database.new_column(field.name, field.type)
+        keyed = self.database.key(field.name) in map(self.database.key, self.target.key)
+        column = self.database.new_column(field.name, field.type, keyed=keyed)
         if column is None:
             raise DestinationError(
                 f"{self.target.table}: column {field.name} has the type {field.type}, which this database cannot keep",
@@ -202,14 +205,17 @@ class Table:
 def create(database: Database, name: Name, columns: Iterable[Column], key: Sequence[str] = ()) -> None:
     """Creates a table."""
     lines = [
-        f"{quoted(column.name)} {column.declared}{' NOT NULL' if column.name in key else ''}" for column in columns
+        f"{quoted(column.name)} {column.declared} {'NOT NULL' if column.name in key else 'NULL'}" for column in columns
     ]
     if key:
         lines.append(f"PRIMARY KEY ({', '.join(map(quoted, key))})")
-    database.run(f"CREATE {'TEMPORARY ' if name.temporary else ''}TABLE {name.sql} ({', '.join(lines)})")
+    if name.temporary and database.dialect.counter:
+        lines.append(database.dialect.counter)
+    temporary = "TEMPORARY " if name.temporary else ""
+    database.define(name, f"CREATE {temporary}TABLE {name.sql} ({', '.join(lines)}){database.dialect.options}")
 
 
 def widen(database: Database, name: Name, columns: Iterable[Column]) -> None:
     """Adds columns to a table."""
     for column in columns:
-        database.run(f"ALTER TABLE {name.sql} ADD COLUMN {quoted(column.name)} {column.declared}")
+        database.define(name, f"ALTER TABLE {name.sql} ADD COLUMN {quoted(column.name)} {column.declared} NULL")

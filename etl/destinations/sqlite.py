@@ -19,7 +19,7 @@ import pyarrow as pa
 from errors import DestinationError
 from etl.destinations.disk import disk_errors
 from etl.destinations.merge import Merge
-from etl.destinations.names import Name
+from etl.destinations.names import Dialect, Name
 from etl.destinations.transaction import SqlWarehouse
 from etl.destinations.types import JSON, Column
 from etl.embedded import database_file
@@ -90,8 +90,7 @@ class SQLite:
         writes: Whether the transaction may write.
     """
 
-    row_id = "_rowid_"
-    same = "IS"
+    dialect = Dialect(row_id="_rowid_", same="IS")
 
     def __init__(self, path: Path, label: str, *, writes: bool) -> None:
         self._label = label
@@ -103,7 +102,8 @@ class SQLite:
             )
         try:
             self._connection.create_collation("digits", _compare_digits)
-            self.run("PRAGMA journal_mode = WAL")
+            if writes:
+                self.run("PRAGMA journal_mode = WAL")
             self.run("BEGIN IMMEDIATE" if writes else "BEGIN")
         except BaseException:
             self._connection.close()
@@ -121,7 +121,7 @@ class SQLite:
         """See `Database.columns`."""
         return [_column(*row) for row in self.query("SELECT name, type FROM pragma_table_info(?)", [*name.parts])]
 
-    def new_column(self, name: str, kind: pa.DataType) -> Column | None:
+    def new_column(self, name: str, kind: pa.DataType, *, keyed: bool) -> Column | None:  # noqa: ARG002
         """See `Database.new_column`."""
         if pa.types.is_decimal(kind):
             return _column(name, f"DECIMAL_TEXT({kind.precision},{kind.scale})")
@@ -129,6 +129,10 @@ class SQLite:
 
     def prepare(self, name: Name) -> None:
         """See `Database.prepare`: nobody else writes, and there are no schemas."""
+
+    def define(self, name: Name, sql: str) -> None:  # noqa: ARG002  (inside the transaction, as everything)
+        """See `Database.define`."""
+        self.run(sql)
 
     def lock(self, name: Name) -> None:
         """See `Database.lock`: nobody else writes anyway."""

@@ -9,7 +9,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from etl.destinations import quarantine
+import pyarrow as pa
+
+from etl.destinations import lookup, quarantine
 from etl.destinations.names import ColumnNames, split
 from etl.destinations.spool import Spool
 from etl.destinations.sql import Database, Table
@@ -123,9 +125,16 @@ class SqlWarehouse:
             keys = {database.key(column.name) for column in database.columns(database.name(table))}
         return ColumnNames(keys, database.key) if keys else None
 
+    def find(self, table: str, column: str, values: pa.Array) -> list[int]:
+        """See `Warehouse.find`."""
+        if not self.exists():
+            raise lookup.no_table(self.label, table)
+        with closing(self.connect(False)) as database:
+            return lookup.find(database, self.label, table, column, values)
+
     def quarantined(self, name: str, limit: int | None = None) -> list[Quarantined]:
         """See `Warehouse.quarantined`."""
-        columns = ", ".join(f"CAST({quoted(column)} AS text)" for column in quarantine.SCHEMA.names)
+        columns = ", ".join(f"CAST({quoted(column)} AS {{text}})" for column in quarantine.SCHEMA.names)
         order = "WHERE pipeline = ? ORDER BY quarantined_at, id"
         rows = self._read(QUARANTINE, columns, order + (f" LIMIT {limit:d}" if limit is not None else ""), [name])
         return [quarantine.from_values(row) for row in rows]
@@ -137,4 +146,4 @@ class SqlWarehouse:
             name = database.name(target.table)
             if not database.columns(name):
                 return []
-            return database.query(f"SELECT {columns} FROM {name.sql} {rest}", values)
+            return database.query(f"SELECT {columns.format(text=database.dialect.text)} FROM {name.sql} {rest}", values)

@@ -45,6 +45,7 @@ class Column:
         declared: Its type as the database writes it.
         identity: Whether equal values are the same value (not so for json or case-insensitive text).
         order: What an ORDER BY and a comparison need besides the name.
+        nullable: False where the database would put something else in the place of a NULL.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Column:
     declared: str
     identity: bool = True
     order: str = ""
+    nullable: bool = True
 
 
 def kept(kind: pa.DataType) -> pa.DataType | None:
@@ -117,7 +119,7 @@ def _plain(table: str, field: pa.Field, array: pa.Array) -> pa.Array:
     if isinstance(field.type, pa.OpaqueType):
         if field.type.type_name != "hugeint":
             raise _unkept(table, field)
-        return _by_engine(array, "CAST(value AS DECIMAL(38, 0))", f"{table}: column {field.name}")
+        return by_engine(array, "CAST(value AS DECIMAL(38, 0))", f"{table}: column {field.name}")
     return array
 
 
@@ -137,7 +139,7 @@ def _kept_array(table: str, field: pa.Field, array: pa.Array) -> pa.Array:
     if kind is None:
         raise _unkept(table, field)
     if pa.types.is_nested(field.type):
-        text = _by_engine(array, "CASE WHEN value IS NOT NULL THEN to_json(value) END", f"{table}: column {field.name}")
+        text = by_engine(array, "CASE WHEN value IS NOT NULL THEN to_json(value) END", f"{table}: column {field.name}")
         return cast(table, field.name, text, JSON)
     return array if kind == field.type else cast(table, field.name, array, kind)
 
@@ -160,6 +162,11 @@ def _fitted(table: str, column: Column, array: pa.Array) -> pa.Array:
             f"{table}: column {column.name} is {column.declared}, the data has {array.type}",
             hint=(f"convert it: `convert: {{{column.name}: {wanted}}}`, or " if wanted else "")
             + "load into a new table",
+        )
+    if array.null_count and not column.nullable:
+        raise DestinationError(
+            f"{table}: column {column.name} must have a value, and is NULL in {array.null_count} rows",
+            hint=f"set such rows aside: `validate: {{{column.name}: {{required: true}}}}`",
         )
     return array if array.type == column.type else cast(table, column.name, array, column.type)
 
@@ -201,7 +208,7 @@ def cast(table: str, name: str, array: pa.Array, kind: pa.DataType) -> pa.Array:
         ) from None
 
 
-def _by_engine(array: pa.Array, expression: str, label: str) -> pa.Array:
+def by_engine(array: pa.Array, expression: str, label: str) -> pa.Array:
     """What an SQL expression makes of `value`."""
     import duckdb
 

@@ -155,6 +155,14 @@ class Warehouse(Protocol):
         """The table's columns, as the database compares names; None if there is no such table."""
         ...
 
+    def find(self, table: str, column: str, values: pa.Array) -> list[int]:
+        """The places of those of the values that a table's column has; none of the values is NULL.
+
+        Raises:
+            DestinationError: There is no such table or column, or it holds values of another type.
+        """
+        ...
+
     def quarantined(self, name: str, limit: int | None = None) -> list[Quarantined]:
         """The quarantine of `name`, oldest first."""
         ...
@@ -164,7 +172,8 @@ def open_warehouse(url: str) -> Warehouse:
     """The database at a URL. Opens no connection yet.
 
     Args:
-        url: `duckdb:///file`, `sqlite:///file` (relative ones start from the project's root) or `postgresql://...`.
+        url: `duckdb:///file`, `sqlite:///file` (relative ones start from the project's root), `postgresql://...` or
+            `mariadb+pymysql://...`.
 
     Raises:
         DestinationError: The URL is of none of these kinds, or cannot be read.
@@ -182,6 +191,11 @@ def open_warehouse(url: str) -> Warehouse:
         from etl.destinations import postgres
 
         return postgres.warehouse(url)
+    if kind in {"mariadb", "mysql"}:
+        from etl.destinations import mariadb
+
+        return mariadb.warehouse(url)
     raise DestinationError(
-        f"no warehouse of the kind {kind!r}", hint="write duckdb:///file, sqlite:///file or postgresql://..."
+        f"no warehouse of the kind {kind!r}",
+        hint="write duckdb:///file, sqlite:///file, postgresql://... or mariadb+pymysql://...",
     )

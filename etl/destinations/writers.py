@@ -27,7 +27,7 @@ class Loader:
 
     def __init__(self, database: Callable[[], Database], target: Target) -> None:
         self._database, self._target = database, target
-        self._inserted = 0
+        self._inserted, self._first = 0, True
 
     def write(self, rows: pa.RecordBatch) -> None:
         """See `Writer.write`."""
@@ -36,23 +36,29 @@ class Loader:
         if fitted.num_columns:
             table.make()
         if fitted.num_rows:
+            self._replace()
             self._inserted += table.database.insert(table.name, fitted)
 
     def finish(self) -> Loaded:
         """See `Writer.finish`."""
-        _ = self._table  # a replacement by nothing
+        self._replace()  # by nothing, if no row came
         return Loaded(inserted=self._inserted)
 
-    @cached_property
-    def _table(self) -> Table:
-        table = Table(self._database(), self._target)
-        if self._target.write == "replace" and table.exists:
-            # DELETE, not TRUNCATE or a new table: readers with an older snapshot keep seeing the old rows, and
-            # grants, views and indexes stay.
+    def _replace(self) -> None:
+        """Before the first row.
+
+        DELETE, not TRUNCATE or a new table: readers with an older snapshot keep seeing the old rows, and grants, views
+        and indexes stay.
+        """
+        table, first, self._first = self._table, self._first, False
+        if first and self._target.write == "replace" and table.exists:
             table.database.lock(table.name)
             where = f" WHERE {table.scope}" if self._target.scope else ""
             table.database.run(f"DELETE FROM {table.name.sql}{where}")
-        return table
+
+    @cached_property
+    def _table(self) -> Table:
+        return Table(self._database(), self._target)
 
 
 class Merger:
@@ -89,7 +95,7 @@ class Merger:
         self._table.make()
         self._table.database.lock(self._table.name)
         loaded = self._merge()
-        self._table.database.run(f"DROP TABLE {self._stage.sql}")
+        self._table.database.run(f"{self._table.database.dialect.drop} {self._stage.sql}")
         return loaded
 
     def _merge(self) -> Loaded:
@@ -111,7 +117,7 @@ class Merger:
         return Loaded(inserted, updated, deduplicated=superseded + there - updated)
 
     def _check_names(self, rows: pa.RecordBatch) -> None:
-        row_id = self._table.database.row_id
+        row_id = self._table.database.dialect.row_id
         if row_id in map(str.lower, rows.schema.names):
             raise DestinationError(
                 f"{self._target.table}: a column cannot be named {row_id}, which the database keeps for itself",
@@ -131,8 +137,7 @@ class Merger:
             self._columns.values(),
             key=[table.column(name) for name in target.key],
             version=table.column(target.version) if target.version else None,
-            row_id=table.database.row_id,
-            same=table.database.same,
+            dialect=table.database.dialect,
         )
 
     @cached_property
@@ -152,6 +157,8 @@ class Spooled:
 
     def finish(self) -> Loaded:
         """See `Writer.finish`."""
+        for schema in self._spool.schemas:  # where a new column would commit the transaction, rows come after it
+            self._writer.write(pa.RecordBatch.from_pylist([], schema))
         for rows in self._spool:
             self._writer.write(rows)
         return self._writer.finish()

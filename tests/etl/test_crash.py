@@ -18,7 +18,9 @@ RUNS = int(os.environ.get("PIVOTAL_CRASH_RUNS", "5"))
 """How often each kind of destination is killed; `make test-crash` asks for more."""
 
 _PROCESSES = multiprocessing.get_context("forkserver")
-_PROCESSES.set_forkserver_preload(["tests.etl.crashing", "etl.destinations.files", "adbc_driver_postgresql.dbapi"])
+_PROCESSES.set_forkserver_preload(
+    ["tests.etl.crashing", "etl.destinations.files", "adbc_driver_postgresql.dbapi", "etl.destinations.mariadb"]
+)
 
 
 @pytest.mark.timeout(120 + 5 * RUNS)

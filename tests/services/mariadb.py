@@ -68,11 +68,13 @@ def running(mariadbd: str, install_db: str) -> Iterator[MariaDB]:
         as_root = ["--user=root"] if os.geteuid() == 0 else []
         _initialise([install_db, "--no-defaults", *as_root], data)
         start_sql.write_text(
-            f"CREATE USER IF NOT EXISTS {USER}@'%' IDENTIFIED BY '{PASSWORD}';\nGRANT ALL ON *.* TO {USER}@'%';\n"
+            f"CREATE USER IF NOT EXISTS {USER}@'%' IDENTIFIED BY '{PASSWORD}';\n"
+            f"GRANT ALL ON *.* TO {USER}@'%' WITH GRANT OPTION;\n"
         )
         server = ServerProcess(
             [mariadbd, "--no-defaults", *as_root, f"--datadir={data}", f"--socket={folder / 'socket'}",
-             f"--port={port}", "--bind-address=127.0.0.1", "--skip-name-resolve", f"--init-file={start_sql}"],
+             f"--port={port}", "--bind-address=127.0.0.1", "--skip-name-resolve", f"--init-file={start_sql}",
+             "--innodb-flush-log-at-trx-commit=0", "--innodb-doublewrite=0", "--innodb-flush-method=nosync"],
             ready=lambda: accepts_connections(port),
             log=folder / "log",
         )  # fmt: skip

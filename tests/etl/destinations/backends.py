@@ -159,7 +159,7 @@ def _mariadb(url: str) -> Backend:
 def _from_mariadb(value: Any, zoned: bool) -> Any:
     if isinstance(value, datetime) and zoned:
         return value.replace(tzinfo=UTC)
-    return (datetime.min + value).time() if isinstance(value, timedelta) else value
+    return (datetime(1, 1, 1) + value).time() if isinstance(value, timedelta) else value  # noqa: DTZ001
 
 
 def _files(kind: str, tmp_path: Path) -> Backend:

@@ -53,7 +53,7 @@ def test_a_load_that_is_not_committed_leaves_no_trace(backend: Backend) -> None:
         running.loaded()
 
     assert destination.state() is None
-    assert not backend.has()
+    assert backend.untouched()
 
 
 def test_append_adds(backend: Backend) -> None:

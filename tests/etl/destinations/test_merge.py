@@ -181,7 +181,7 @@ def test_the_last_of_equal_versions_wins(database: Backend) -> None:
 
 
 def test_a_column_named_like_the_databases_own_row_id_is_refused(database: Backend) -> None:
-    name = {"duckdb": "rowid", "sqlite": "_rowid_", "postgres": "ctid"}[database.kind]
+    name = {"duckdb": "rowid", "sqlite": "_rowid_", "postgres": "ctid", "mariadb": "_pivotal_row"}[database.kind]
 
     with pytest.raises(DestinationError, match=name):
         load(database.destination("merge", key=["id"]), pa.record_batch({"id": [1], name: [1]}))

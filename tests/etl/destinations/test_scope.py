@@ -70,7 +70,7 @@ def test_rows_outside_of_the_scope_are_refused(database: Backend, write: str) ->
         _load(database, target, rows(id=[1, 2, 3], n=[1, 3, None]))
 
     assert error.value.message == "orders: 2 rows are outside of n in [1, 3), the first with n 3"
-    assert not database.has()
+    assert database.untouched()
 
 
 def test_a_merge_takes_the_rows_of_its_scope(database: Backend) -> None:
