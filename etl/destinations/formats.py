@@ -43,10 +43,12 @@ class Format:
     Args:
         suffix: What names of its files end in.
         start: Starts a file: of the destination's label, the sink, and the columns.
+        prepare: Makes of rows, many at once, what files take: of the label and the rows, as many.
     """
 
     suffix: str
     start: Callable[[str, Sink, pa.Schema], FileWriter]
+    prepare: Callable[[str, pa.Table], pa.Table] = lambda _, rows: rows
 
 
 def format_of(declared: FileDestination) -> Format:
@@ -60,11 +62,10 @@ def format_of(declared: FileDestination) -> Format:
             from etl.destinations.excel import ExcelFile
 
             return Format(".xlsx", ExcelFile)
-    from etl.destinations.lines import Csv, LinesFile, Ndjson
+    from etl.destinations.lines import LinesFile, csv_header, csv_lines, ndjson_lines
 
     codec = declared.compression
-    make = Csv if declared.format == "csv" else Ndjson
-    return Format(
-        f".{declared.format}{_COMPRESSED.get(codec or '', '')}",
-        lambda label, sink, schema: LinesFile(sink, make(label, schema), codec),
-    )
+    suffix = f".{declared.format}{_COMPRESSED.get(codec or '', '')}"
+    if declared.format == "csv":
+        return Format(suffix, lambda _, sink, schema: LinesFile(sink, csv_header(schema), codec), csv_lines)
+    return Format(suffix, lambda _, sink, _schema: LinesFile(sink, b"", codec), ndjson_lines)

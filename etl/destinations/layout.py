@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 
 import pyarrow as pa
@@ -38,36 +38,42 @@ class Layout:
         """Whether there is more than one folder."""
         return bool(self._pattern)
 
-    def split(self, rows: pa.RecordBatch, kept: pa.RecordBatch) -> Iterator[tuple[str, pa.RecordBatch]]:
-        """Rows by folder.
-
-        Args:
-            rows: The rows, whose columns placeholders name. The first batch tells which are columns.
-            kept: The same rows as files keep them.
+    def look(self, columns: Sequence[str]) -> None:
+        """Learns from the first rows which placeholders are columns.
 
         Raises:
-            DestinationError: A placeholder names nothing, or a value is too long for a folder's name.
+            DestinationError: One names nothing.
+        """
+        if self._columns is None:
+            self._columns = list(self._named(columns))
+
+    def split(self, rows: pa.Table, prepared: pa.Table) -> Iterator[tuple[str, pa.Table]]:
+        """Rows by folder, each folder's in their order.
+
+        Args:
+            rows: The rows; a placeholder's column that they lack is NULL.
+            prepared: The same rows as files take them.
+
+        Raises:
+            DestinationError: A value is too long for a folder's name.
         """
         if not self.partitioned:
-            yield "", kept
+            yield "", prepared
             return
-        folders = self._folders(rows).dictionary_encode()
-        kept = kept.take(pc.array_sort_indices(folders.indices))
-        start = 0
-        for count in pc.value_counts(folders.indices.take(pc.array_sort_indices(folders.indices))):
-            length = count["counts"].as_py()
-            yield folders.dictionary[count["values"].as_py()].as_py(), kept.slice(start, length)
-            start += length
+        folders = self._folders(rows).combine_chunks().dictionary_encode()
+        order = pc.array_sort_indices(folders.indices)
+        prepared, start = prepared.take(order), 0
+        for counted in pc.value_counts(folders.indices.take(order)).to_pylist():
+            yield folders.dictionary[counted["values"]].as_py(), prepared.slice(start, counted["counts"])
+            start += counted["counts"]
 
-    def _folders(self, rows: pa.RecordBatch) -> pa.StringArray:
+    def _folders(self, rows: pa.Table) -> pa.ChunkedArray:
         """Each row's folder."""
-        if self._columns is None:
-            self._columns = list(self._named(rows.schema.names))
         parts = _PLACEHOLDER.split(self._pattern)  # text, placeholder, text, ...
         values = [part if place % 2 == 0 else self._value(part, rows) for place, part in enumerate(parts)]
-        return pc.binary_join_element_wise(*values, pa.array([""] * rows.num_rows, pa.string()), "")
+        return pc.binary_join_element_wise(*values, pa.chunked_array([pa.repeat("", rows.num_rows)]), "")
 
-    def _named(self, columns: list[str]) -> Iterator[str]:
+    def _named(self, columns: Sequence[str]) -> Iterator[str]:
         """The placeholders that are columns."""
         for name in _PLACEHOLDER.findall(self._pattern):
             if name in columns:
@@ -78,7 +84,7 @@ class Layout:
                     hint=f"they have: {', '.join(columns)}; of the run there are {{date}} and {{run_id}}",
                 )
 
-    def _value(self, name: str, rows: pa.RecordBatch) -> pa.StringArray | str:
+    def _value(self, name: str, rows: pa.Table) -> pa.StringArray | str:
         if name not in (self._columns or ()):
             return _segment(self._of_run[name])
         if name not in rows.schema.names:

@@ -8,8 +8,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Sequence
-from typing import Protocol
 
 import orjson
 import pyarrow as pa
@@ -22,54 +20,27 @@ from etl.destinations.text import column, is_number, select, text
 from etl.quoting import literal
 
 
-class Dialect(Protocol):
-    """What a line is.
-
-    Args:
-        header: What the file begins with.
-    """
-
-    header: bytes
-
-    def line(self, kinds: Sequence[str]) -> str:
-        """A row as a line without its end, as SQL.
-
-        Args:
-            kinds: The columns' DuckDB types.
-        """
-        ...
-
-    def check(self, rows: pa.Table, lines: pa.Array) -> None:
-        """Lets lines pass that are read back as the rows that they were.
-
-        Raises:
-            DestinationError: One is not.
-        """
-        ...
-
-
 class LinesFile:
     """A file of lines (`FileWriter`).
 
     Args:
         sink: Where it goes.
-        dialect: What a line is.
+        header: What it begins with.
         codec: How it is compressed: gzip, zstd. Each write is a frame (a member) of its own; readers go through all.
     """
 
-    def __init__(self, sink: Sink, dialect: Dialect, codec: str | None) -> None:
-        self._sink, self._dialect, self._codec = sink, dialect, codec
+    def __init__(self, sink: Sink, header: bytes, codec: str | None) -> None:
+        self._sink, self._codec = sink, codec
         self._rows = 0
-        if dialect.header:
-            self._put(dialect.header)
+        if header:
+            self._put(header)
 
     def write(self, rows: pa.Table) -> None:
-        """See `FileWriter.write`."""
-        for lines in select(rows, self._dialect.line).column(0).chunks:
-            self._dialect.check(rows, lines)
-            whole = pa.ListArray.from_arrays([0, len(lines)], lines)
-            self._put(pc.binary_join(whole, "\n")[0].as_py().encode() + b"\n")
-            self._rows += len(lines)
+        """See `FileWriter.write`; the rows are lines."""
+        lines = rows.column(0).combine_chunks()
+        joined = pc.binary_join(pa.ListArray.from_arrays([0, len(lines)], lines), "\n")
+        self._put(joined[0].as_py().encode() + b"\n")
+        self._rows += len(lines)
 
     def close(self) -> int:
         """See `FileWriter.close`."""
@@ -82,71 +53,70 @@ class LinesFile:
         self._sink.write(pa.compress(content, codec=self._codec, asbytes=True) if self._codec else content)
 
 
-class Csv:
-    """CSV with a header: RFC 4180, but lines end in a line feed. NULL is an empty cell, an empty text is `""`.
+def csv_header(schema: pa.Schema) -> bytes:
+    """The columns' names as a line."""
+    header = io.StringIO()
+    csv.writer(header, lineterminator="\n").writerow(schema.names)
+    return header.getvalue().encode()
 
-    Args:
-        label: The destination, for messages.
-        schema: The columns.
+
+def csv_lines(label: str, rows: pa.Table) -> pa.Table:
+    """The rows as lines of CSV: RFC 4180, but for the line's end. NULL is an empty cell, an empty text is `""`.
+
+    Raises:
+        DestinationError: CSV has no line for a row.
     """
-
-    def __init__(self, label: str, schema: pa.Schema) -> None:
-        self._label, self._schema = label, schema
-        header = io.StringIO()
-        csv.writer(header, lineterminator="\n").writerow(schema.names)
-        self.header = header.getvalue().encode()
-
-    def line(self, kinds: Sequence[str]) -> str:
-        """See `Dialect.line`."""
-        cells = [_cell(text(column(place), kind), kind) for place, kind in enumerate(kinds)]
-        return f"concat_ws(',', {', '.join(cells)})"
-
-    def check(self, rows: pa.Table, lines: pa.Array) -> None:
-        """See `Dialect.check`."""
-        if rows.num_columns == 1 and rows.column(0).null_count:
-            raise DestinationError(
-                f"{self._label}: column {rows.schema.names[0]} has NULL and is the only one: CSV has no line for it",
-                hint="add a column, or say `format: ndjson`",
-            )
-        if b"\0" in memoryview(lines.buffers()[2] or b"").tobytes():
-            raise DestinationError(
-                f"{self._label}: a text holds a NUL character, which CSV readers do not take",
-                hint="replace it with a `derive` rule, or say `format: ndjson`",
-            )
+    if rows.num_columns == 1 and rows.column(0).null_count:
+        raise DestinationError(
+            f"{label}: column {rows.schema.names[0]} has NULL and is the only one: CSV has no line for that",
+            hint="add a column, or say `format: ndjson`",
+        )
+    lines = select(rows, _csv_line)
+    if any(b"\0" in (chunk.buffers()[2] or b"").to_pybytes() for chunk in lines.column(0).chunks if len(chunk)):
+        raise DestinationError(
+            f"{label}: a text holds a NUL character, which CSV readers do not take",
+            hint="replace it with a `derive` rule, or say `format: ndjson`",
+        )
+    return lines
 
 
-class Ndjson:
-    """NDJSON: an object a line. Numbers have all their digits; NaN and infinities, which JSON lacks, are texts.
+def ndjson_lines(label: str, rows: pa.Table) -> pa.Table:
+    """The rows as JSON objects. Numbers have all their digits; NaN and infinities, which JSON lacks, are texts.
 
-    Args:
-        label: The destination, for messages.
-        schema: The columns.
+    Raises:
+        DestinationError: There is NaN or infinity inside of a list or struct.
     """
+    lines = select(rows, lambda kinds: _json_line(rows.schema.names, kinds))
+    if any(pa.types.is_nested(field.type) for field in rows.schema):
+        _check_json(label, lines.column(0))
+    return lines
 
-    header = b""
 
-    def __init__(self, label: str, schema: pa.Schema) -> None:
-        self._label, self._names = label, schema.names
+def _check_json(label: str, lines: pa.ChunkedArray) -> None:
+    """The engine writes NaN inside of lists and structs as it is."""
+    for line in lines.filter(pc.match_substring_regex(lines, "NaN|Infinity")).to_pylist():
+        try:
+            orjson.loads(line)
+        except orjson.JSONDecodeError:
+            raise DestinationError(
+                f"{label}: a list or struct holds NaN or infinity, which JSON lacks: {line[:200]}",
+                hint="convert the column to string",
+            ) from None
 
-    def line(self, kinds: Sequence[str]) -> str:
-        """See `Dialect.line`."""
-        fields = [
-            f"{literal(json.dumps(name, ensure_ascii=False) + ':')} || coalesce({_json(column(place), kind)}, 'null')"
-            for place, (name, kind) in enumerate(zip(self._names, kinds, strict=True))
-        ]
-        return f"'{{' || concat_ws(',', {', '.join(fields)}) || '}}'"
 
-    def check(self, rows: pa.Table, lines: pa.Array) -> None:
-        """See `Dialect.check`; the engine writes NaN inside of lists and structs as it is."""
-        if any(pa.types.is_nested(field.type) for field in rows.schema):
-            for line in lines.filter(pc.match_substring_regex(lines, "NaN|Infinity")).to_pylist():
-                try:
-                    orjson.loads(line)
-                except orjson.JSONDecodeError:
-                    raise DestinationError(
-                        f"{self._label}: a list or struct holds NaN or infinity, which JSON lacks: {line[:200]}",
-                        hint="convert the column to string",
-                    ) from None
+def _csv_line(kinds: list[str]) -> str:
+    """A row as a line, as SQL, of the columns' DuckDB types."""
+    cells = [_cell(text(column(place), kind), kind) for place, kind in enumerate(kinds)]
+    return f"concat_ws(',', {', '.join(cells)})"
+
+
+def _json_line(names: list[str], kinds: list[str]) -> str:
+    """A row as an object, as SQL."""
+    fields = [
+        f"{literal(json.dumps(name, ensure_ascii=False) + ':')} || coalesce({_json(column(place), kind)}, 'null')"
+        for place, (name, kind) in enumerate(zip(names, kinds, strict=True))
+    ]
+    return f"'{{' || concat_ws(',', {', '.join(fields)}) || '}}'"
 
 
 def _cell(value: str, kind: str) -> str:

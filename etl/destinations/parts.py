@@ -25,7 +25,7 @@ class _Part:
 class Parts:
     """Writes parts that all have the same columns; a column that comes later starts the next part.
 
-    Rows wait until there are enough of them for all folders. With more folders than files may be open, a folder's part
+    Rows wait until there are enough of them. With more folders than files may be open, a folder's part
     ends early, and it gets several.
 
     Args:
@@ -54,8 +54,7 @@ class Parts:
         self._rows = 0
         self._parts: dict[str, int] = {}
         self._open: dict[str, _Part] = {}
-        self._waiting: dict[str, list[pa.RecordBatch]] = {}
-        self._waiting_rows = self._waiting_bytes = 0
+        self._waiting: list[pa.RecordBatch] = []
 
     def write(self, rows: pa.RecordBatch) -> None:
         """Takes rows.
@@ -68,12 +67,9 @@ class Parts:
             self._end_all()
             self.schema = pa.schema([*self.schema, *new])
         if rows.num_rows:
-            aligned = self._aligned(rows)
-            for folder, some in self._layout.split(rows, aligned):
-                self._waiting.setdefault(folder, []).append(some)
-            self._waiting_rows += aligned.num_rows
-            self._waiting_bytes += aligned.nbytes
-        if self._waiting_rows >= ROW_GROUP * len(self._waiting) or self._waiting_bytes >= _BYTES:
+            self._layout.look(rows.schema.names)
+            self._waiting.append(self._aligned(rows))
+        if self._enough():
             self._flush()
 
     def finish(self, *, at_least_one: bool) -> int:
@@ -112,18 +108,24 @@ class Parts:
         whole = arrays | missing
         return pa.record_batch([whole[name] for name in columns], schema=self.schema)
 
+    def _enough(self) -> bool:
+        if sum(batch.nbytes for batch in self._waiting) >= _BYTES:
+            return True
+        return not self._layout.partitioned and sum(batch.num_rows for batch in self._waiting) >= ROW_GROUP
+
     def _flush(self) -> None:
-        waiting, self._waiting = self._waiting, {}
-        self._waiting_rows = self._waiting_bytes = 0
-        for folder, batches in waiting.items():
-            for rows in self._slices(pa.Table.from_batches(batches)):
+        if not self._waiting:
+            return
+        rows, self._waiting = pa.Table.from_batches(self._waiting), []
+        for folder, some in self._layout.split(rows, self._format.prepare(self._label, rows)):
+            for piece in self._pieces(some):
                 part = self._open.pop(folder, None) or self._start(folder)
                 self._open[folder] = part  # the last one used is the last one to be closed
-                part.writer.write(rows)
+                part.writer.write(piece)
                 if self._size and part.sink.tell() >= self._size:
                     self._end(folder, self._open.pop(folder))
 
-    def _slices(self, rows: pa.Table) -> Iterator[pa.Table]:
+    def _pieces(self, rows: pa.Table) -> Iterator[pa.Table]:
         """The rows in pieces that are not larger than a part."""
         pieces = -(-rows.nbytes // self._size) if self._size else 1
         step = max(rows.num_rows // max(pieces, 1), 1)

@@ -36,13 +36,13 @@ def is_number(kind: str) -> bool:
     return kind in INTEGERS or kind in {"FLOAT", "DOUBLE"} or kind.startswith("DECIMAL")
 
 
-def texts(rows: pa.RecordBatch | pa.Table) -> pa.Table:
+def texts(rows: pa.Table) -> pa.Table:
     """The rows, each value as text."""
     found = select(rows, lambda kinds: ", ".join(text(column(place), kind) for place, kind in enumerate(kinds)))
     return found.rename_columns(rows.schema.names)
 
 
-def select(rows: pa.RecordBatch | pa.Table, make: Callable[[list[str]], str]) -> pa.Table:
+def select(rows: pa.Table, make: Callable[[list[str]], str]) -> pa.Table:
     """What a SELECT over rows gives.
 
     Args:
