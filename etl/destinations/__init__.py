@@ -1,4 +1,4 @@
-"""Where rows go. A pipeline's destination is a warehouse (`etl.destinations.warehouse`), files in a folder or an API."""
+"""Where rows go: a warehouse (`etl.destinations.warehouse`), files in a folder or an API."""
 
 from __future__ import annotations
 

@@ -104,7 +104,7 @@ def _range(kind: pa.DataType) -> tuple[int, int]:
 
 
 def plain(table: str, rows: pa.RecordBatch) -> pa.RecordBatch:
-    """The rows without Arrow's ways of packing: dictionaries, and DuckDB's hugeint as 16 bytes.
+    """The rows without Arrow's ways of packing: dictionaries, booleans of 8 bits, and DuckDB's hugeint as 16 bytes.
 
     Raises:
         DestinationError: A value of hugeint has more than 38 digits, or a column is of a type that only DuckDB knows.
@@ -116,6 +116,8 @@ def plain(table: str, rows: pa.RecordBatch) -> pa.RecordBatch:
 def _plain(table: str, field: pa.Field, array: pa.Array) -> pa.Array:
     if pa.types.is_dictionary(field.type):
         return array.dictionary_decode()
+    if isinstance(field.type, pa.Bool8Type):
+        return array.storage.cast(pa.bool_())
     if isinstance(field.type, pa.OpaqueType):
         if field.type.type_name != "hugeint":
             raise _unkept(table, field)
