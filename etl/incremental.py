@@ -113,6 +113,11 @@ class Cursor:
             self.text = str(values[pc.index(order, newest).as_py()].as_py())
         return order
 
+    @property
+    def counts_time(self) -> bool:
+        """Whether it is a time, as far as it has values; a number is Unix time if there is a lag."""
+        return self._kind == _MOMENTS or (self._kind == _NUMBERS and self._lag is not None)
+
     def least(self) -> pa.Scalar | None:
         """Where the edge begins; None if it is everywhere."""
         return self._scalar(earlier(self.text, self._lag)) if self.text is not None and self._kind else None

@@ -585,6 +585,8 @@ class ApiSource(Model):
             raise ValueError("`for_each` without a field of its records in `url`; write .../customers/{id}/invoices")
         if named and not for_each:
             raise ValueError(f"`{{{named[0]}}}` in `url` without `for_each`; say where the list is that has it")
+        if for_each and getattr(for_each.pagination, "in_", "query") == "body":
+            raise ValueError("read by GET, so its pagination cannot stand in the body; write `in: query`")
         return for_each
 
     @field_validator("conditional")
@@ -939,10 +941,10 @@ class Pipeline(Model):
             message = (
                 f"`replace` with `{partly[0]}` would lose the older rows; use merge or append, or drop `{partly[0]}`"
             )
-            raise PydanticCustomError("value_error", message, {"at": "write"})  # type: ignore[arg-type]
+            raise PydanticCustomError("value_error", message, {"at": "write"})
         if destination.write == "append" and {"incremental", "resume"} <= set(partly):
             message = "`append` with `resume` and `incremental` could load rows twice; use merge, or drop `resume`"
-            raise PydanticCustomError("value_error", message, {"at": "write"})  # type: ignore[arg-type]
+            raise PydanticCustomError("value_error", message, {"at": "write"})
         return destination
 
     @field_validator("destination")

@@ -111,8 +111,8 @@ def _run(
         _settle(load, report)
         load.commit(after)
         report.state_after = after or state
-        if isinstance(extraction, Partial) and extraction.stopped:
-            raise extraction.stopped
+    if isinstance(extraction, Partial) and extraction.stopped:
+        raise extraction.stopped
     report.bytes_read = extraction.bytes_read
     report.seconds = time.monotonic() - started
     report.peak_memory = _peak_memory()

@@ -9,9 +9,11 @@ from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol, Self, runtime_checkable
 
 import pyarrow as pa
+
+from errors import PivotalError
 
 Origin = Mapping[str, str | int]
 """Where a row came from: {file, record}, {table, its key}, {url, page, index}, {topic, partition, offset}."""
@@ -87,6 +89,16 @@ class Extraction(Protocol):
     def close(self) -> None:
         """Frees connections and files; also before the end."""
         ...
+
+
+@runtime_checkable
+class Partial(Protocol):
+    """An extraction that may end before its end: what it gave is loaded, then the run fails.
+
+    Its state says where the next run goes on.
+    """
+
+    stopped: PivotalError | None
 
 
 class Source(Protocol):

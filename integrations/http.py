@@ -369,7 +369,12 @@ class HttpClient:
             chunks.append(chunk)
             size += len(chunk)
             if size > self._limits.size:
-                raise self._error(answer.request, operation, f"the answer has over {self._limits.size} bytes")
+                raise self._error(
+                    answer.request,
+                    operation,
+                    f"the answer has over {self._limits.size} bytes",
+                    hint="ask for smaller pages",
+                )
             if time.monotonic() - start > self._limits.deadline:
                 raise self._error(
                     answer.request, operation, f"no end after {self._limits.deadline:g} s", retryable=True

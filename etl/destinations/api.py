@@ -6,29 +6,24 @@ acknowledged; a run that dies before sends the same requests again, with the sam
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from types import TracebackType
 from typing import Any
-from urllib.parse import quote
-from uuid import UUID
 
 import orjson
 import pyarrow as pa
 
 from errors import DestinationError, IntegrationError
-from etl.client import open_client, param
+from etl.client import Address, inserts, open_client, param
 from etl.destinations.beside import Beside, BesideLoad
 from etl.destinations.objects import json_object, json_values, not_numbers
 from etl.destinations.warehouse import Transaction, open_warehouse
 from etl.nested import dump
 from etl.overlap import several
 from etl.paths import value_at
-from etl.pipeline import ApiDestination, placeholders, shown_url
+from etl.pipeline import ApiDestination, shown_url
 from etl.stream import Broken, Loaded, Refused
-from etl.variables import resolve
 from integrations.calls import idempotency_key
 from integrations.http import Response
 from settings import get_settings
@@ -93,10 +88,10 @@ class EndpointLoad(BesideLoad):
     ) -> None:
         super().__init__(transaction, pipeline, run_id, replayed)
         self._declared = declared
-        self._url = _Url(declared.url)
-        self._client = open_client(declared, self._url.server)
+        self._url = Address(declared.url)
+        self._client = open_client(declared, self._url.start)
         self._params = {name: param(value) for name, value in declared.params.items()}
-        accepted = {404, 410} if self._url.columns else set()
+        accepted = {404, 410} if self._url.names else set()
         self._accept = {*range(400, 500)} - _NOT_THE_ROWS - ({404, 410} - accepted)
         self._sent = self._refused = 0
 
@@ -129,7 +124,7 @@ class EndpointLoad(BesideLoad):
     # --- rows become requests
 
     def _check_columns(self, rows: pa.RecordBatch) -> None:
-        for name in [*self._url.columns, *self._declared.key] if rows.num_rows else ():
+        for name in [*self._url.names, *self._declared.key] if rows.num_rows else ():
             if name not in rows.schema.names:
                 raise DestinationError(
                     f"the rows have no column {name}, which `{'key' if name in self._declared.key else 'url'}` names",
@@ -141,12 +136,12 @@ class EndpointLoad(BesideLoad):
         for start in range(0, rows.num_rows, _SLICE):
             some = rows.slice(start, _SLICE)
             values, broken = json_values(some), self._unsendable(some)
-            inserts = [_texts(values[name]) for name in self._url.columns]
+            in_url = [inserts(values[name]) for name in self._url.names]
             for index, row in enumerate(zip(*values.values(), strict=True)):
                 if index in broken:
                     refused.append(Refused(start + index, broken[index]))
                 else:
-                    url = self._url.filled([column[index] for column in inserts])
+                    url = self._url.filled([column[index] for column in in_url])
                     yield self._row(start + index, url, dict(zip(values, row, strict=True)))
 
     def _unsendable(self, rows: pa.RecordBatch) -> dict[int, Broken]:
@@ -155,10 +150,11 @@ class EndpointLoad(BesideLoad):
             place: Broken(name, "destination: json", "JSON has no NaN and no infinity")
             for place, name in not_numbers(rows)
         }
-        for name in self._url.columns:
-            for place, text in enumerate(_texts(json_values(rows.select([name]))[name])):
-                if text in {"", ".", ".."}:
-                    broken[place] = Broken(name, "destination: url", f"{text!r} cannot be a part of an address")
+        for name in self._url.names:
+            values = json_values(rows.select([name]))[name]
+            for place, text in enumerate(inserts(values)):
+                if not text:
+                    broken[place] = Broken(name, "destination: url", f"{values[place]!r} cannot be a part of `url`")
         return broken
 
     def _row(self, place: int, url: str, record: dict[str, Any]) -> _Row:
@@ -224,33 +220,6 @@ class EndpointLoad(BesideLoad):
     def _answered(self, row: _Row, said: str) -> Refused:
         message = self._client.without_secrets(f"answered {said}")[:_SHOWN]
         return Refused(row.place, Broken("", "destination: api", message))
-
-
-class _Url:
-    """An address with columns in it."""
-
-    def __init__(self, declared: str) -> None:
-        self.columns = placeholders(declared)
-        self._literals = [resolve(part) for part in re.split(r"(?<!\$)\{[^{}]*\}", declared)]
-
-    @property
-    def server(self) -> str:
-        """What comes before the first column."""
-        return self._literals[0]
-
-    def filled(self, values: Sequence[str]) -> str:
-        """The address with values in the place of the columns."""
-        rest = (quote(value, safe="") + literal for value, literal in zip(values, self._literals[1:], strict=True))
-        return self.server + "".join(rest)
-
-
-def _texts(values: Sequence[Any]) -> list[str]:
-    """Values as they stand in an address; nothing for what has no place there: NULL, JSON."""
-    return [_text(value) if isinstance(value, bool | int | Decimal | str | UUID) else "" for value in values]
-
-
-def _text(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _batches(rows: Iterator[_Row], size: int) -> Iterator[Sequence[_Row]]:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+import hashlib
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from errors import IntegrationError, SourceError
+from errors import SourceError
+from etl.client import Address, filled_in, open_client, param
 from etl.incremental import Cursor, Edge, earlier, start_text
-from etl.nested import Shape, dump, parse, without_collector
-from etl.paths import MISSING, value_at
-from etl.pipeline import ApiKeyAuth, ApiSource, BasicAuth, BearerAuth, shown_url
-from etl.sources.pages import Answer, Request, first, following
+from etl.nested import Shape, dump
+from etl.pipeline import ApiSource, shown_url
+from etl.sources.children import child_pages
+from etl.sources.listing import Listing, Page
+from etl.sources.pages import Request, at, first, position
 from etl.stream import BadRow, Batch, Broken, Origin, State
-from etl.variables import resolve
-from integrations.http import Credential, HttpClient, Response
+from integrations.http import Response, clean_url
 
 _CHUNK = 4 << 20  # as Python objects, JSON takes some ten times its bytes
 
@@ -78,33 +81,38 @@ class _Reading:
 
     def __init__(self, source: ApiSource, state: State | None, *, once: bool) -> None:
         self.bytes_read = 0
-        self._source = source
+        self.stopped: SourceError | None = None
+        self._source, self._state = source, state or {}
         self._shape = Shape()
-        before = (state or {}).get("cursor")
-        incremental = source.incremental
+        before, incremental = self._state.get("cursor"), source.incremental
         self._before = before if isinstance(before, str) and incremental else None
         self._cursor = Cursor(incremental.cursor, incremental.lag, self._before) if incremental else None
         self._edge = Edge(state) if once and incremental else None
-        self._url = resolve(source.url)
-        self._client = _client(source, self._url)
+        self._address = Address(source.url)
+        self._client = open_client(source, self._address.start)
+        self._reached: tuple[int, Request] | None = None
+        self._tag: Mapping[str, object] = {}
 
     def __iter__(self) -> Iterator[Batch]:
         waiting = _Records()
-        for page, (answer, records) in enumerate(self._pages(), 1):
-            if records:
-                waiting.add(records, answer.url, page)
-                waiting.size += len(answer.body)
-            self.bytes_read += len(answer.body)
-            if waiting.size >= _CHUNK:
-                yield self._batch(waiting)
-                waiting = _Records()
+        with closing(self._as_far_as_it_goes()) as pages:
+            for page in pages:
+                if page.records:
+                    waiting.add(page.records, page.answer.url, page.number)
+                    waiting.size += len(page.answer.body)
+                self.bytes_read += len(page.answer.body)
+                if waiting.size >= _CHUNK:
+                    yield self._batch(waiting)
+                    waiting = _Records()
         if waiting.size:
             yield self._batch(waiting)
 
     def state(self) -> State | None:
-        """The newest cursor, and the records at its edge."""
+        """The newest cursor, and the records at its edge; where the next run goes on, if this one had to stop."""
+        if self.stopped:
+            return {**({} if self._before is None else {"cursor": self._before}), "resume": self._place()}
         if not self._cursor:
-            return None
+            return self._tag if self._source.conditional or self._source.resume else None
         counts = self._edge.counts(self._cursor.least()) if self._edge else {}
         return {"cursor": self._cursor.text, **({"edge": counts} if counts else {})}
 
@@ -117,110 +125,107 @@ class _Reading:
         if not self._cursor or not records.good:
             return batch
         order = self._cursor.order(batch.rows)
+        if self._source.for_each and order.null_count < len(order) and not self._cursor.counts_time:
+            raise SourceError(
+                "with `for_each` the cursor must be a time: only a time tells what is new in each of the lists",
+                hint="choose another field as `cursor`; if it is Unix time, say so by a `lag`: 10m",
+            )
         return self._edge.sift(batch, order, self._cursor.least()) if self._edge else batch
 
-    def _pages(self) -> Iterator[tuple[Response, list[Any]]]:
-        pagination = self._source.pagination
-        request: Request | None = first(pagination, Request(self._url, self._params()))
-        asked: set[object] = set()
-        answered: set[object] = set()
-        page = 1
-        while request:
-            answer = self._asked(request, page)
-            try:
-                document = _parsed(answer)
-                records = _records(document, self._source.records)
-                _check_new((request.url, *sorted(request.params.items())), asked)
-                _check_new(_looks(records) or page, answered)
-                following_request = following(pagination, request, Answer(document, records, answer.links))
-            except SourceError as error:
-                raise SourceError(f"{answer.url}, page {page}: {error.message}", hint=error.hint) from None
-            yield answer, records
-            request, page = following_request, page + 1
+    # --- which pages
 
-    def _asked(self, request: Request, page: int) -> Response:
-        try:
-            answer = self._client.get(request.url, operation=f"page {page}", params=request.params)
-        except IntegrationError as error:
-            raise SourceError(f"page {page}: {error.message}", hint=error.hint, retryable=error.retryable) from error
+    def _pages(self) -> Iterator[Page]:
+        source, concurrency = self._source, self._source.concurrency
+        if source.for_each:
+            listing = Listing(self._client, source.records, source.pagination, self._heard)
+            return child_pages(source, source.for_each, self._address, self._request, listing)
+        listing = Listing(self._client, source.records, source.pagination, self._heard, concurrency)
+        request = self._request(self._address.start)
+        if place := self._resumed():
+            return listing.pages(at(source.pagination, request, place["at"]), place["page"])
+        return listing.pages(first(source.pagination, self._if_changed(request)))
+
+    def _request(self, url: str) -> Request:
+        """What is asked for, but for the pagination."""
+        source, incremental = self._source, self._source.incremental
+        params = {name: param(value) for name, value in source.params.items()}
+        request = Request(url, params, filled_in(source.body))
+        if incremental and self._before is not None:
+            return request.having(incremental, incremental.param, earlier(self._before, incremental.lag))
+        if incremental and incremental.start is not None:
+            return request.having(incremental, incremental.param, start_text(incremental.start))
+        return request
+
+    def _heard(self, answer: Response) -> None:
+        """The first answer tells when the reading began, by the service's own clock."""
         if self._cursor and not self._cursor.began:
             self._cursor.began = _date(answer)
-        return answer
 
-    def _params(self) -> dict[str, str]:
-        params = {name: _param(value) for name, value in self._source.params.items()}
-        incremental = self._source.incremental
-        if incremental and self._before is not None:
-            params[incremental.param] = earlier(self._before, incremental.lag)
-        elif incremental and incremental.start is not None:
-            params[incremental.param] = start_text(incremental.start)
-        return params
+    # --- nothing new
 
+    def _if_changed(self, request: Request) -> Request:
+        """The request, with the condition that there is something new, if the last run asked for the same."""
+        if self._source.conditional and self._state.get("of") == self._asked_for:
+            self._tag = self._state
+            return replace(request, headers={"If-None-Match": str(self._state["etag"])})
+        return request
 
-def _client(source: ApiSource, url: str) -> HttpClient:
-    headers = {name: resolve(value) for name, value in source.headers.items()}
-    texts = [*source.headers.values(), *(value for value in source.params.values() if isinstance(value, str))]
-    credential: Credential | None = None
-    match source.auth:
-        case BearerAuth(token=token):
-            credential = Credential.bearer(resolve(token))
-        case BasicAuth(username=username, password=password):
-            credential = Credential.basic(resolve(username), resolve(password))
-        case ApiKeyAuth(key=key, header=header):
-            credential = Credential.api_key(resolve(key), header)
-    secrets = [resolve(text) for text in texts if "${" in text]
-    return HttpClient(url, service="api", headers=headers, credential=credential, secrets=secrets)
+    @property
+    def _asked_for(self) -> str:
+        said = repr((self._source.url, self._source.params, self._source.headers))
+        return hashlib.sha256(said.encode()).hexdigest()[:16]
 
+    # --- a page that fails
 
-def _param(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else resolve(str(value))
+    def _as_far_as_it_goes(self) -> Generator[Page]:
+        """The pages; where the pipeline says `resume`, those before the one that fails."""
+        try:
+            for page in self._pages():
+                if self._source.conditional:
+                    tag = page.answer.headers.get("etag")
+                    self._tag = {"etag": tag, "of": self._asked_for} if tag else {}
+                if self._source.resume and page.following:
+                    self._reached = page.number + 1, page.following
+                yield page
+        except SourceError as error:
+            if not self._reached or self._place() is None:
+                raise self._stuck(error) from None
+            message = f"{error.message}; what was before it is loaded, and the next run goes on there"
+            self.stopped = SourceError(message, hint=error.hint, retryable=error.retryable)
 
-
-def _parsed(answer: Response) -> Any:  # noqa: ANN401  (JSON can be anything)
-    if not answer.body.strip():
-        raise SourceError(f"the answer is {answer.status} {answer.reason}, without JSON", hint="check `url`")
-    try:
-        with without_collector():
-            return parse(answer.body)
-    except ValueError as error:
-        if answer.body.lstrip().startswith(b"<"):
-            raise SourceError("the answer is HTML, not JSON", hint="check `url`; it may be a page for people") from None
-        raise SourceError(f"the answer is not JSON: {error}") from None
-
-
-def _records(document: Any, path: str | None) -> list[Any]:  # noqa: ANN401  (JSON can be anything)
-    """The records of an answer. Some APIs write null for an empty list."""
-    found = value_at(document, path) if path else document
-    if isinstance(found, list):
+    def _place(self) -> State | None:
+        """Where to go on; None if that has a secret in it, which is not to be kept."""
+        if not self._reached:
+            return None
+        page, request = self._reached
+        place = position(self._source.pagination, request)
+        shown = clean_url(request.url) if place == request.url else str(place)
+        if "***" in self._client.without_secrets(shown):
+            return None
+        found = {"by": self._type, "page": page, "at": place}
+        if self._cursor:
+            began = self._cursor.began.isoformat() if self._cursor.began else None
+            found |= {"cursor": self._cursor.text, "began": began}
         return found
-    if found is None:
-        return []
-    parent = document if not path or "." not in path else value_at(document, path.rpartition(".")[0])
-    keys = [key for key, value in parent.items() if isinstance(value, list)] if isinstance(parent, dict) else []
-    what = (
-        f"has no {path!r} (`records`)"
-        if found is MISSING
-        else "is not a list"
-        if not path
-        else f"has no list at {path!r}"
-    )
-    raise SourceError(
-        f"the answer {what}", hint=f"say where its records are; lists there: {', '.join(keys[:20]) or 'none'}"
-    )
 
+    def _resumed(self) -> dict[str, Any] | None:
+        """Where the last run stopped; the cursor is then what it was there."""
+        place = self._state.get("resume")
+        if not self._source.resume or not isinstance(place, dict) or place["by"] != self._type:
+            return None
+        if self._cursor and place.get("began"):
+            self._cursor.text, self._cursor.began = place["cursor"], datetime.fromisoformat(place["began"])
+        return place
 
-def _looks(records: list[Any]) -> tuple[int, str, str] | None:
-    """What tells a page from others: how many records it has, its first and its last one."""
-    return (len(records), repr(records[0]), repr(records[-1])) if records else None
+    @property
+    def _type(self) -> str | None:
+        return self._source.pagination.type if self._source.pagination else None
 
-
-def _check_new(what: object, seen: set[object]) -> None:
-    if what in seen:
-        raise SourceError(
-            "the page repeats one that was read before, so there would be no end",
-            hint="check `pagination`: is its parameter the API's?",
-        )
-    seen.add(what)
+    def _stuck(self, error: SourceError) -> SourceError:
+        if "resume" not in self._state or error.retryable:
+            return error
+        hint = "if the API does not know this page any more, read everything again: `pivotal run NAME --full-refresh`"
+        return SourceError(error.message, hint=hint)
 
 
 def _date(answer: Response) -> datetime:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urljoin
 
+import httpx
+
 from errors import SourceError
 from etl.paths import MISSING, value_at
-from etl.pipeline import CursorPagination, LinkPagination, OffsetPagination, PagePagination
+from etl.pipeline import ApiParameter, CursorPagination, LinkPagination, OffsetPagination, PagePagination
 from integrations.http import clean_url, same_origin
 
 Pagination = PagePagination | OffsetPagination | CursorPagination | LinkPagination | None
@@ -22,14 +24,20 @@ class Request:
     Args:
         url: Absolute URL.
         params: Query parameters, added to those of the URL.
+        body: JSON body; the request is a POST if there is one.
+        headers: Headers of this request.
     """
 
     url: str
-    params: Mapping[str, str]
+    params: Mapping[str, str] = field(default_factory=dict)
+    body: Mapping[str, Any] | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
 
-    def having(self, **params: str) -> Request:
-        """The request with other parameters."""
-        return replace(self, params={**self.params, **params})
+    def having(self, parameter: ApiParameter, name: str, value: Any) -> Request:  # noqa: ANN401  (JSON can be anything)
+        """The request with another parameter, in the query or at a path of the body."""
+        if parameter.in_ == "body":
+            return replace(self, body=_put(self.body or {}, name.split("."), value))
+        return replace(self, params={**self.params, name: str(value)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,20 +48,24 @@ class Answer:
         document: The answer's JSON.
         records: The records in it.
         links: Its `Link` header.
+        headers: All its headers.
     """
 
     document: Any
     records: Sequence[Any]
     links: Mapping[str, str]
+    headers: Mapping[str, str]
 
 
 def first(pagination: Pagination, request: Request) -> Request:
     """The request of the first page."""
     match pagination:
         case PagePagination():
-            return request.having(**{pagination.param: str(pagination.start)})
+            return request.having(pagination, pagination.param, pagination.start)
         case OffsetPagination():
-            return request.having(**{pagination.param: "0", pagination.limit_param: str(pagination.limit)})
+            return request.having(pagination, pagination.limit_param, pagination.limit).having(
+                pagination, pagination.param, 0
+            )
     return request
 
 
@@ -64,44 +76,91 @@ def following(pagination: Pagination, request: Request, answer: Answer) -> Reque
         SourceError: The answer lacks what the pagination needs.
     """
     match pagination:
-        case PagePagination(param=param):
-            return request.having(**{param: str(int(request.params[param]) + 1)}) if answer.records else None
-        case OffsetPagination(param=param):
-            done = int(request.params[param]) + len(answer.records)  # an API may give less than `limit`
-            return request.having(**{param: str(done)}) if answer.records else None
+        case PagePagination():
+            return _further(pagination, request, 1) if answer.records else None
+        case OffsetPagination():  # an API may give less than `limit`
+            return _further(pagination, request, len(answer.records)) if answer.records else None
         case CursorPagination():
             cursor = _cursor(pagination, answer)
-            return None if cursor is None else request.having(**{pagination.param: cursor})
+            return None if cursor is None else request.having(pagination, pagination.param, cursor)
         case LinkPagination():
             return _linked(pagination, request, answer)
     return None
 
 
-def _cursor(pagination: CursorPagination, answer: Answer) -> str | None:
+def likely(pagination: Pagination, request: Request) -> Request | None:
+    """The request that probably comes next, as far as that can be told before the answer has come."""
+    match pagination:
+        case PagePagination():
+            return _further(pagination, request, 1)
+        case OffsetPagination():
+            return _further(pagination, request, pagination.limit)
+    return None
+
+
+def position(pagination: Pagination, request: Request) -> object:
+    """Where a request stands in the list: a page, an offset, a cursor, a URL."""
+    match pagination:
+        case PagePagination() | OffsetPagination() | CursorPagination():
+            name = pagination.param
+            return request.params[name] if pagination.in_ == "query" else value_at(request.body, name)
+    return request.url
+
+
+def at(pagination: Pagination, request: Request, place: Any) -> Request:  # noqa: ANN401  (see `position`)
+    """The request of the page at a `position`."""
+    match pagination:
+        case PagePagination() | OffsetPagination() | CursorPagination():
+            return first(pagination, request).having(pagination, pagination.param, place)
+    return replace(request, url=str(place), params={})
+
+
+def _further(pagination: PagePagination | OffsetPagination, request: Request, step: int) -> Request:
+    return request.having(pagination, pagination.param, int(str(position(pagination, request))) + step)
+
+
+def _put(body: Mapping[str, Any], path: Sequence[str], value: Any) -> Mapping[str, Any]:  # noqa: ANN401
+    """An object with another value at a path."""
+    name, *rest = path
+    inner = body.get(name)
+    return {**body, name: _put(inner if isinstance(inner, dict) else {}, rest, value) if rest else value}
+
+
+def _cursor(pagination: CursorPagination, answer: Answer) -> object:
     more = True if pagination.more is None else value_at(answer.document, pagination.more)
     if more is MISSING:
         raise SourceError(f"the answer has no {pagination.more!r} (`more`)", hint=_there(answer.document))
-    cursor = value_at(answer.document, pagination.path) if more else None
+    cursor = _told(pagination, answer) if more else None
     if cursor is not MISSING and cursor is not None and cursor != "":
-        return str(cursor)
+        return cursor
     if more and pagination.more is not None:
         raise SourceError(
-            f"{pagination.more} says that there is more, but there is no {pagination.path!r}",
+            f"{pagination.more} says that there is more, but there is no {pagination.path or pagination.header!r}",
             hint=_there(answer.document),
         )
     return None
+
+
+def _told(pagination: CursorPagination, answer: Answer) -> object:
+    if pagination.header:
+        return answer.headers.get(pagination.header)
+    return value_at(answer.document, pagination.path or "")
 
 
 def _linked(pagination: LinkPagination, request: Request, answer: Answer) -> Request | None:
     link = value_at(answer.document, pagination.path) if pagination.path else answer.links.get("next")
     if link is MISSING or not link:
         return None
-    url = urljoin(request.url, str(link))
-    if not same_origin(url, request.url):
+    try:
+        url = urljoin(request.url, str(link))
+        here, shown = same_origin(url, request.url), clean_url(url)
+    except (ValueError, httpx.InvalidURL) as error:
+        raise SourceError(f"the next page's address cannot be read: {error}", hint="check `pagination`") from None
+    if not here:
         raise SourceError(
-            f"the next page is on another server, {clean_url(url)}", hint="credentials are not sent there; check `url`"
+            f"the next page is on another server, {shown}", hint="credentials are not sent there; check `url`"
         )
-    return Request(url, {})
+    return replace(request, url=url, params={})
 
 
 def _there(document: object) -> str:

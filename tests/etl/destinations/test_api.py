@@ -93,7 +93,7 @@ def test_columns_stand_in_the_address_and_cannot_leave_their_place(web: Web, pro
     ]
     assert counts(report) == (4, 2, 2)
     assert [bad.broken[0].message for bad in report.rejected] == [
-        "'' cannot be a part of an address", "'..' cannot be a part of an address",
+        "None cannot be a part of `url`", "'..' cannot be a part of `url`",
     ]  # fmt: skip
 
 

@@ -1,22 +1,35 @@
 from __future__ import annotations
 
 import json
+import re
+import threading
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from email.utils import format_datetime
+from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 
 from errors import PivotalError, SourceError
+from etl import client
 from etl.nested import flatten
+from etl.pipeline import Pipeline
+from etl.run import run_pipeline
 from etl.sources import api
+from integrations.calls import RetryBudget
 from tests.etl.sources.reading import read, source_of
 from tests.integrations.web import Asked, Reply, Web
 
 RECORDS = [{"id": number, "name": f"customer {number}"} for number in range(1, 8)]
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "BUDGET", RetryBudget(attempts=2, first_wait=0.001, longest_wait=1.0))
 
 
 def source(web: Web, **options: Any) -> dict[str, Any]:
@@ -118,6 +131,65 @@ def test_a_next_link_to_another_server_is_not_followed(web: Web) -> None:
     assert "t0ken" not in str(caught.value)
 
 
+def test_a_cursor_in_a_header_is_followed(web: Web) -> None:
+    web.replies([Reply([{"id": 1}], headers={"X-Next": "b"}), Reply([{"id": 2}])])
+    assert read(source(web, pagination={"type": "cursor", "param": "after", "header": "X-Next"})).column("id") == [1, 2]
+    assert [request.params for request in web.asked] == [{}, {"after": "b"}]
+
+
+@pytest.mark.parametrize(
+    ("pagination", "wrap", "bodies"),
+    [
+        (
+            {"type": "page", "in": "body"},
+            lambda page, _: page,
+            [{"size": 3, "page": page} for page in (1, 2, 3, 4)],
+        ),
+        (
+            {"type": "offset", "in": "body", "limit": 3},
+            lambda page, _: page,
+            [{"size": 3, "limit": 3, "offset": at} for at in (0, 3, 6, 7)],
+        ),
+        (
+            {"type": "cursor", "in": "body", "param": "after", "path": "next"},
+            lambda page, end: {"data": page, "next": end if end < 7 else None},
+            [{"size": 3}, {"size": 3, "after": 3}, {"size": 3, "after": 6}],
+        ),
+    ],
+)
+def test_a_post_is_sent_with_its_body_and_the_pagination_in_it(
+    web: Web, pagination: dict[str, Any], wrap: Callable[[list[Any], int], Any], bodies: list[Any]
+) -> None:
+    def answer(asked: Asked) -> Reply:
+        said = json.loads(asked.body)
+        start = said.get("after") or said.get("offset") or (said.get("page", 1) - 1) * 3
+        return Reply(wrap(RECORDS[start : start + 3], start + 3))
+
+    web.answer = answer
+    records = {"records": "data"} if pagination["type"] == "cursor" else {}
+    assert read(source(web, body={"size": 3}, pagination=pagination, **records)).rows == RECORDS
+    assert [json.loads(request.body) for request in web.asked] == bodies
+    assert {(request.method, request.headers["content-type"]) for request in web.asked} == {
+        ("POST", "application/json")
+    }
+
+
+def test_a_parameter_may_stand_deep_in_the_body_and_keeps_what_is_beside_it(
+    web: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("API_SECRET", "s3cret")
+    web.replies([Reply({"data": [{"id": 1}], "next": "b"}), Reply(status=400)])
+    body = {"query": "{ orders }", "variables": {"size": 3, "key": "${API_SECRET}"}}
+    pagination = {"type": "cursor", "in": "body", "param": "variables.after", "path": "next"}
+    with pytest.raises(SourceError) as caught:
+        read(source(web, body=body, records="data", pagination=pagination))
+    assert json.loads(web.asked[1].body) == {
+        "query": "{ orders }",
+        "variables": {"size": 3, "key": "s3cret", "after": "b"},
+    }
+    assert "s3cret" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("auth", "header", "value"),
     [
@@ -135,6 +207,44 @@ def test_credentials_are_sent_with_every_page(
     read(source(web, auth=auth, headers={"Accept-Language": "de"}, pagination={"type": "page"}))
     assert [request.headers[header] for request in web.asked] == [value, value]
     assert web.asked[0].headers["accept-language"] == "de"
+
+
+def test_a_key_in_the_query_is_sent_with_every_page_and_shows_nowhere(
+    web: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("API_SECRET", "s3cret")
+    web.replies([Reply([{"id": 1}], headers={"Link": '</customers?p=2&appid=s3cret>; rel="next"'}), Reply([{"id": 2}])])
+    auth = {"type": "api_key", "key": "${API_SECRET}", "param": "appid"}
+    result = read(source(web, auth=auth, pagination={"type": "link"}))
+    assert [request.params for request in web.asked] == [{"appid": "s3cret"}, {"p": "2", "appid": "s3cret"}]
+    assert result.origins[1]["url"] == f"{web.url}/customers?p=2&appid=***"
+    web.replies([Reply(status=403)])
+    with pytest.raises(SourceError) as caught:
+        read(source(web, auth=auth))
+    assert "s3cret" not in str(caught.value)
+
+
+def test_a_token_is_fetched_sent_and_renewed(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("API_SECRET", "s3cret")
+    given: list[str] = []
+
+    def answer(asked: Asked) -> Reply:
+        if asked.path == "/token":
+            given.append(asked.body.decode())
+            return Reply({"access_token": f"t0ken{len(given)}"})
+        if asked.params["page"] == "2" and asked.headers["authorization"] == "Bearer t0ken1":
+            return Reply(status=401)
+        return Reply([{"id": int(asked.params["page"])}] if asked.params["page"] < "4" else [])
+
+    web.answer = answer
+    auth = {"type": "oauth2", "token_url": f"{web.url}/token", "client_id": "ada", "client_secret": "${API_SECRET}"}
+    result = read(source(web, auth={**auth, "scope": "read"}, pagination={"type": "page"}))
+    assert result.column("id") == [1, 2, 3]
+    assert given == ["grant_type=client_credentials&scope=read"] * 2
+    web.answer = lambda _: Reply({"error": "invalid_client"}, status=401)
+    with pytest.raises(SourceError, match="/token: invalid_client") as caught:
+        read(source(web, auth=auth))
+    assert "s3cret" not in str(caught.value)
 
 
 def test_a_secret_parameter_shows_neither_in_origins_nor_in_errors(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,6 +298,20 @@ PAGED = {"records": "data", "pagination": {"type": "cursor", "param": "after", "
         (Reply(b'[{"a":1,"a":2}]'), {}, 'Detected duplicate key "a"', None),
         (Reply(b"[" * 10_000), {}, "recursion limit", None),
         (Reply(b'[{"a":NaN}]'), {}, "the answer is not JSON", None),
+        (Reply(b'[{"a":"\xff\xfe"}]'), {}, "the answer is not JSON: invalid unicode", None),
+        (Reply(b'[{"a":1}]', headers={"Content-Encoding": "gzip"}), {}, "decoding error", None),
+        (
+            Reply([{"id": 1}], headers={"Link": '<http://[bad>; rel="next"'}),
+            {"pagination": {"type": "link"}},
+            "the next page is on another server",
+            "check `url`",
+        ),
+        (
+            Reply({"data": [{"id": 1}], "next": "http://\x00/"}),
+            {"records": "data", "pagination": {"type": "link", "path": "next"}},
+            "the next page's address cannot be read",
+            "check `pagination`",
+        ),
         (Reply({"data": [], "total": 0}), {}, "the answer is not a list", "lists there: data"),
         (Reply({"data": [], "total": 0}), {"records": "items"}, "the answer has no 'items'", "lists there: data"),
         (
@@ -231,7 +355,7 @@ def test_an_answer_that_cannot_be_used_gives_one_clear_message(
         read(source(web, **options))
     assert message in caught.value.message
     assert f"{web.url}/customers" in caught.value.message
-    assert ", page " in caught.value.message
+    assert "page 1" in caught.value.message or "page 2" in caught.value.message
     assert (hint or "") in (caught.value.hint or "")
 
 
@@ -245,6 +369,53 @@ def test_a_refusal_names_the_page_and_the_url(web: Web) -> None:
 def test_a_redirect_loop_ends(web: Web) -> None:
     web.replies([Reply(status=302, headers={"Location": "/customers"})])
     with pytest.raises(SourceError, match="too many redirects"):
+        read(source(web))
+
+
+def test_a_redirect_to_another_host_gets_no_credential(web: Web) -> None:
+    other = Web()
+    try:
+        other.answer = lambda _: Reply(status=401)
+        web.replies([Reply(status=302, headers={"Location": f"{other.url}/customers"})])
+        with pytest.raises(SourceError, match="answered 401"):
+            read(source(web, auth={"type": "bearer", "token": "t0ken"}))
+        assert "authorization" not in other.asked[0].headers
+    finally:
+        other.stop()
+
+
+def test_a_body_that_is_cut_off_is_asked_for_again_and_then_told(web: Web) -> None:
+    web.replies([Reply(b'[{"id": 1}', promised=5), Reply([{"id": 1}])])
+    assert read(source(web)).column("id") == [1]
+    web.replies([Reply(b'[{"id": 1}', promised=5)])
+    with pytest.raises(SourceError, match=r"page 1: .*closed connection without sending complete") as caught:
+        read(source(web))
+    assert caught.value.retryable
+
+
+def test_an_answer_that_is_too_large_is_not_read_to_its_end(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "LIMITS", client.LIMITS.__class__(size=10))
+    web.replies([Reply(RECORDS)])
+    with pytest.raises(SourceError, match="the answer has over 10 bytes") as caught:
+        read(source(web))
+    assert "smaller pages" in str(caught.value)
+
+
+def test_a_rate_limit_by_the_minute_is_waited_for(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()  # the real budget
+    pauses: list[float] = []
+    monkeypatch.setattr("time.sleep", pauses.append)
+    web.replies(
+        [
+            Reply(status=429, headers={"Retry-After": "60"}),
+            Reply([{"id": 1}], headers={"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "59"}),
+            Reply([]),
+        ]
+    )
+    assert read(source(web, pagination={"type": "page"})).column("id") == [1]
+    assert [round(pause) for pause in pauses if pause > 1] == [60, 59]
+    web.replies([Reply(status=429, headers={"Retry-After": "3600"})])
+    with pytest.raises(SourceError, match="asks to wait 3600 s"):
         read(source(web))
 
 
@@ -351,3 +522,282 @@ def test_a_cursor_that_cannot_be_one_is_refused(web: Web, records: list[Any], me
     web.replies([Reply(records)])
     with pytest.raises(SourceError, match=message):
         read(source(web, incremental={"cursor": "at", "param": "since"}))
+
+
+# --- lists of lists ---------------------------------------------------------------------------------------------
+
+INVOICES: dict[int, list[dict[str, Any]]] = {
+    1: [{"no": 11}, {"no": 12}, {"no": 13}],
+    2: [],
+    3: [{"no": 31, "at": "2024-01-02T00:00:00Z"}],
+}
+
+
+def shop(web: Web, *, page: int = 2) -> None:
+    """Customers, each with a list of invoices, all in pages."""
+
+    customers: list[dict[str, Any]] = [{"id": number, "address": {"zip": "?/"}} for number in INVOICES]
+
+    def answer(asked: Asked) -> Reply:
+        parts = asked.path.split("/")
+        records = INVOICES[int(parts[2])] if len(parts) == 4 else customers
+        start = int(asked.params.get("offset", 0))
+        return Reply({"data": records[start : start + page]})
+
+    web.answer = answer
+
+
+def invoices(web: Web, **options: Any) -> dict[str, Any]:
+    pages = {"type": "offset", "limit": 2}
+    parent = {"url": f"{web.url}/customers", "records": "data", "pagination": pages, "as": "customer"}
+    return {
+        "type": "api",
+        "url": f"{web.url}/customers/{{id}}/invoices",
+        "records": "data",
+        "pagination": pages,
+        "for_each": parent,
+        **options,
+    }
+
+
+@pytest.mark.parametrize("concurrency", [1, 4])
+def test_each_records_own_list_is_read_and_says_whose_it_is(web: Web, concurrency: int) -> None:
+    shop(web)
+    result = read(invoices(web, concurrency=concurrency))
+    assert [(row["customer"]["id"], row["no"]) for row in result.rows] == [(1, 11), (1, 12), (1, 13), (3, 31)]
+    assert result.origins[2] == {"url": f"{web.url}/customers/1/invoices?limit=2&offset=2", "page": 2, "index": 0}
+    asked = [(request.path, request.params.get("offset")) for request in web.asked]
+    assert len(asked) == len(set(asked)) == 3 + 6
+
+
+def test_what_a_parent_puts_into_the_address_stays_in_its_place(web: Web) -> None:
+    shop(web)
+    web_answer = web.answer
+    web.answer = lambda asked: web_answer(asked) if asked.path == "/customers" else Reply({"data": [{"no": 1}]})
+    pages = {"pagination": None, "url": f"{web.url}/zip/{{address.zip}}/{{id}}"}
+    result = read(invoices(web, **pages))
+    assert [row["customer"] for row in result.rows] == [{"address_zip": "?/", "id": n} for n in (1, 2, 3)]
+    assert "/zip/%3F%2F/1" in [request.path for request in web.asked]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"url": "{web}/customers/{code}/invoices"}, "record 0 has no 'code' to put into `url`"),
+        ({"as": "no"}, "a record has a field 'no' of its own"),
+        ({"parent": "http://127.0.0.1:1/customers"}, "is on another server"),
+    ],
+)
+def test_a_list_of_lists_that_cannot_be_read_says_why(web: Web, options: dict[str, str], message: str) -> None:
+    shop(web)
+    declared = invoices(web)
+    declared["url"] = options.get("url", declared["url"]).replace("{web}", web.url)
+    declared["for_each"] |= {"as": options.get("as", "customer"), "url": options.get("parent", f"{web.url}/customers")}
+    with pytest.raises(SourceError, match=message):
+        read(declared)
+
+
+def test_a_time_is_a_cursor_over_all_lists_and_a_number_is_none(web: Web) -> None:
+    shop(web)
+    result = read(invoices(web, incremental={"cursor": "at", "param": "since"}))
+    assert result.state is not None
+    assert result.state["cursor"] == "2024-01-02T00:00:00Z"
+    web.asked.clear()
+    again = read(invoices(web, incremental={"cursor": "at", "param": "since"}), result.state)
+    assert {request.params.get("since") for request in web.asked} == {None, "2024-01-02T00:00:00Z"}
+    assert [row["no"] for row in again.rows] == []
+    with pytest.raises(SourceError, match="the cursor must be a time"):
+        read(invoices(web, incremental={"cursor": "no", "param": "since"}))
+
+
+# --- several at a time ------------------------------------------------------------------------------------------
+
+
+def slowly(web: Web, answer: Callable[[Asked], Reply], together: int) -> None:
+    """An API that answers each request after the first only when so many are under way."""
+    barrier = threading.Barrier(together, timeout=20)
+
+    def waiting(asked: Asked) -> Reply:
+        if asked.params.get("page", "1") != "1" and int(asked.params["page"]) <= 1 + 2 * together:
+            barrier.wait()
+        return answer(asked)
+
+    web.answer = waiting
+
+
+def test_pages_are_asked_for_at_the_same_time_and_read_in_order(web: Web) -> None:
+    records = [{"id": number} for number in range(20)]
+    slowly(web, pages_of(records, 2, lambda page, _: page), together=4)
+    result = read(source(web, pagination={"type": "page"}, concurrency=4))
+    assert result.rows == records
+    assert len(web.asked) <= 11 + 3
+
+
+def test_pages_that_are_shorter_than_they_should_be_lose_nothing(web: Web) -> None:
+    records = [{"id": number} for number in range(20)]
+    web.answer = pages_of(records, 3, lambda page, _: page)
+    assert read(source(web, pagination={"type": "offset", "limit": 5}, concurrency=4)).rows == records
+
+
+def test_what_lies_behind_the_end_may_fail(web: Web) -> None:
+    answer = pages_of(RECORDS, 2, lambda page, _: page)
+    web.answer = lambda asked: Reply(status=404) if int(asked.params["page"]) > 5 else answer(asked)
+    assert read(source(web, pagination={"type": "page"}, concurrency=4)).rows == RECORDS
+    web.answer = lambda asked: Reply(status=404) if int(asked.params["page"]) > 2 else answer(asked)
+    with pytest.raises(SourceError, match=r"page 3: .*answered 404"):
+        read(source(web, pagination={"type": "page"}, concurrency=4))
+
+
+# --- nothing new ------------------------------------------------------------------------------------------------
+
+
+def test_an_answer_that_has_not_changed_has_no_rows(web: Web) -> None:
+    def answer(asked: Asked) -> Reply:
+        if asked.headers.get("if-none-match") == '"v1"':
+            return Reply(status=304, headers={"ETag": '"v1"'})
+        return Reply(RECORDS, headers={"ETag": '"v1"'})
+
+    web.answer = answer
+    conditional = source(web, conditional=True)
+    first = read(conditional)
+    second = read(conditional, first.state)
+    third = read(conditional, second.state)
+    assert [len(each.rows) for each in (first, second, third)] == [7, 0, 0]
+    assert len(read(source(web, conditional=True, params={"all": True}), third.state).rows) == 7
+    web.replies([Reply(RECORDS)])
+    assert read(conditional, third.state).state == {}
+
+
+# --- a page that fails ------------------------------------------------------------------------------------------
+
+
+def loading(web: Web, write: str = "append", **options: Any) -> Pipeline:
+    declared = source(web, **{"pagination": {"type": "page"}, "resume": True, **options})
+    destination = {"type": "database", "connection": "duckdb:///warehouse.duckdb", "table": "t", "write": write}
+    keys = {"key": ["id"]} if write == "merge" else {}
+    return Pipeline.model_validate(
+        {"name": "customers", "description": "d", "source": declared, "destination": {**destination, **keys}}
+    )
+
+
+def loaded(project: Path) -> list[int]:
+    with duckdb.connect(project / "warehouse.duckdb", read_only=True) as connection:
+        return [row[0] for row in connection.sql("SELECT id FROM t ORDER BY id").fetchall()]
+
+
+PLACES = [
+    ({"pagination": {"type": "page"}}, lambda page, _: page, {"page": "2"}, {"page": "3"}),
+    ({"pagination": {"type": "offset", "limit": 2}}, lambda page, _: page, {"offset": "2"}, {"offset": "4"}),
+    (
+        {"pagination": {"type": "cursor", "param": "after", "path": "next"}, "records": "data"},
+        lambda page, end: {"data": page, "next": end if end < 7 else None},
+        {"after": "2"},
+        {"after": "4"},
+    ),
+    (
+        {"pagination": {"type": "link", "path": "next"}, "records": "data"},
+        lambda page, end: {"data": page, "next": f"/customers?after={end}" if end < 7 else None},
+        {"after": "2"},
+        {"after": "4"},
+    ),
+]
+
+
+@pytest.mark.parametrize(("options", "wrap", "good", "dead"), PLACES)
+def test_a_run_goes_on_at_the_page_where_the_last_one_failed(
+    web: Web,
+    project: Path,
+    options: dict[str, Any],
+    wrap: Callable[[list[Any], int], Any],
+    good: dict[str, str],
+    dead: dict[str, str],
+) -> None:
+    answer = pages_of(RECORDS, 2, wrap)
+    web.answer = lambda asked: Reply(status=503) if asked.params.items() >= dead.items() else answer(asked)
+    pipeline = loading(web, **options)
+    with pytest.raises(SourceError, match=r"page 3: .*answered 503.*the next run goes on there"):
+        run_pipeline(pipeline)
+    assert loaded(project) == [1, 2, 3, 4]
+    with pytest.raises(SourceError, match=r"page 3: .*answered 503"):
+        run_pipeline(pipeline)
+    web.asked.clear()
+    web.answer = answer
+    assert run_pipeline(pipeline).inserted == 3
+    assert loaded(project) == [1, 2, 3, 4, 5, 6, 7]
+    assert web.asked[0].params.items() >= dead.items()
+    assert not [asked for asked in web.asked if asked.params.items() >= good.items()]
+    assert run_pipeline(pipeline).extracted == 7
+
+
+def test_the_cursor_moves_when_the_whole_list_has_been_read(web: Web, project: Path) -> None:
+    records = [{"id": n, "at": f"2024-01-0{n}T00:00:00Z"} for n in (7, 6, 5, 4, 3, 2, 1)]
+    answer = pages_of(records, 2, lambda page, _: page)
+    web.answer = lambda asked: Reply(status=503) if asked.params["page"] == "3" else answer(asked)
+    pipeline = loading(web, write="merge", incremental={"cursor": "at", "param": "since"})
+    with pytest.raises(SourceError):
+        run_pipeline(pipeline)
+    web.asked.clear()
+    web.answer = answer
+    report = run_pipeline(pipeline)
+    assert [asked.params for asked in web.asked] == [{"page": page} for page in ("3", "4", "5")]
+    assert loaded(project) == [1, 2, 3, 4, 5, 6, 7]
+    assert report.state_after == {"cursor": "2024-01-07T00:00:00Z"}
+
+
+def test_without_resume_a_page_that_fails_loads_nothing(web: Web, project: Path) -> None:
+    answer = pages_of(RECORDS, 2, lambda page, _: page)
+    web.answer = lambda asked: Reply(status=503) if asked.params["page"] == "3" else answer(asked)
+    with pytest.raises(SourceError, match="page 3"):
+        run_pipeline(loading(web, resume=False))
+    assert not (project / "warehouse.duckdb").exists()
+
+
+def test_a_page_that_is_not_known_any_more_can_be_got_past(web: Web, project: Path) -> None:
+    answer = pages_of(RECORDS, 2, lambda page, _: page)
+    web.answer = lambda asked: Reply(status=503 if asked.params["page"] == "3" else 200, body=answer(asked).body)
+    with pytest.raises(SourceError):
+        run_pipeline(loading(web))
+    web.answer = lambda asked: Reply(status=410) if asked.params["page"] == "3" else answer(asked)
+    with pytest.raises(SourceError, match="answered 410") as caught:
+        run_pipeline(loading(web))
+    assert "--full-refresh" in str(caught.value)
+    web.answer = answer
+    run_pipeline(loading(web), full_refresh=True)
+    assert loaded(project) == [1, 2, 3, 4, 5, 6, 7]
+
+
+# --- what cannot go together ------------------------------------------------------------------------------------
+
+CURSOR = {"type": "cursor", "param": "after", "path": "next"}
+PARENT = {"url": "https://x.example/customers", "as": "customer"}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"pagination": {"type": "page", "in": "body"}}, "`in: body` without `body`"),
+        ({"pagination": {**CURSOR, "header": "X-Next"}}, "`header` beside `path`"),
+        ({"pagination": {"type": "cursor", "param": "after"}}, "`path` is missing"),
+        ({"concurrency": 4}, "`concurrency` needs pages"),
+        ({"concurrency": 4, "pagination": CURSOR}, "`concurrency` needs pages"),
+        ({"for_each": PARENT}, "`for_each` without a field"),
+        ({"url": "https://x.example/{id}"}, "`{id}` in `url` without `for_each`"),
+        ({"conditional": True, "pagination": {"type": "page"}}, "`conditional` beside `pagination`"),
+        (
+            {"conditional": True, "incremental": {"cursor": "at", "param": "since"}},
+            "`conditional` beside `incremental`",
+        ),
+        ({"resume": True}, "`resume` needs pages"),
+        ({"write": "replace", "conditional": True}, "`replace` with `conditional`"),
+        ({"write": "replace", "resume": True, "pagination": CURSOR}, "`replace` with `resume`"),
+        (
+            {"resume": True, "pagination": CURSOR, "incremental": {"cursor": "at", "param": "since"}},
+            "`append` with `resume` and `incremental`",
+        ),
+    ],
+)
+def test_what_cannot_go_together_is_told_before_anything_runs(web: Web, options: dict[str, Any], message: str) -> None:
+    write = options.pop("write", "append") if "write" in options else "append"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        source_of(source(web, **options), write)
+    assert web.asked == []
