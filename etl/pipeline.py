@@ -379,7 +379,8 @@ class FileSource(Model):
         if name == "fields" and bool(value) != (format_ == "fixed"):
             what = "`format: fixed` without `fields`" if format_ == "fixed" else "`fields` without `format: fixed`"
             raise ValueError(f"{what}; say both: `format: fixed` and `fields: {{id: 1-6, name: 7-26}}`")
-        if name != "fields" and format_ and format_ not in _FORMATS_OF[name]:
+        is_said = value != cls.model_fields[name].default
+        if is_said and name != "fields" and format_ and format_ not in _FORMATS_OF[name]:
             meant = " and ".join(sorted(_FORMATS_OF[name]))
             raise ValueError(f"`{name}` with `format: {format_}`; leave it out: it is for {meant} only")
         return value
@@ -627,10 +628,13 @@ class Conversion(Model):
 
     type: Type = Field(description=f"One of {_TYPES}.")
     format: Formats | None = Field(
-        None, description="date, timestamp, timestamptz: how texts are written, %d.%m.%Y; of several, the first that fits."
+        None,
+        description="date, timestamp, timestamptz: how texts are written, %d.%m.%Y; of several, the first that fits.",
     )
     timezone: Zone | None = Field(
-        None, description="timestamptz: where texts and timestamps without an offset are from: Europe/Berlin."
+        None,
+        validate_default=True,
+        description="timestamptz: where texts and timestamps without an offset are from: Europe/Berlin.",
     )
     decimal: Literal[",", "."] | None = Field(None, description="Numbers: the decimal sign, if it is not the point.")
     thousands: Literal[",", ".", " ", "'"] | None = Field(
@@ -640,7 +644,7 @@ class Conversion(Model):
     @model_validator(mode="before")
     @classmethod
     def _a_type_alone(cls, value: object) -> object:
-        return {"type": _type(value)} if isinstance(value, str) else value
+        return value if isinstance(value, dict | Conversion) else {"type": _type(str(value))}
 
     @field_validator("format")
     @classmethod
@@ -660,6 +664,14 @@ class Conversion(Model):
         if value is not None and value == (info.data.get("decimal") or ".") and info.field_name == "thousands":
             raise ValueError("the decimal sign, too; say `decimal` as well, and another one")
         return value
+
+    @field_validator("timezone")
+    @classmethod
+    def _is_needed(cls, zone: str | None, info: ValidationInfo) -> str | None:
+        forms = info.data.get("format") or () if info.data.get("type") == "timestamptz" else ()
+        if zone is None and any("%z" not in form for form in forms):
+            raise ValueError("`timezone` is missing, and a format has no offset; say `timezone: Europe/Berlin`")
+        return zone
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
@@ -751,6 +763,16 @@ class DatabaseDestination(Model):
     write: Literal["append", "replace", "merge"] = Field(
         description="Add the rows; put them in the place of all others; or insert and update by `key`."
     )
+    history: bool = Field(
+        False, description="With `merge`: keep every version of a row, with valid_from, valid_to and is_current."
+    )
+    delete_missing: bool = Field(
+        False, description="With `merge`: delete the rows that a run does not bring, if it reads everything."
+    )
+    soft_delete: Name | None = Field(
+        None,
+        description="With `delete_missing`: a column that takes the time of deletion, instead; else it is NULL.",
+    )
 
     @field_validator("write")
     @classmethod
@@ -760,6 +782,22 @@ class DatabaseDestination(Model):
         if write != "merge" and info.data.get("version"):
             raise ValueError("`version` without `merge`; leave `version` out, or say `write: merge`")
         return write
+
+    @field_validator("history", "delete_missing")
+    @classmethod
+    def _only_merge_compares(cls, value: bool, info: ValidationInfo) -> bool:
+        if value and info.data.get("write", "merge") != "merge":
+            raise ValueError(f"`{info.field_name}` without `merge`; leave it out, or say `write: merge`")
+        return value
+
+    @field_validator("soft_delete")
+    @classmethod
+    def _something_deletes(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value and info.data.get("delete_missing") is False:
+            raise ValueError("`soft_delete` without `delete_missing`; add `delete_missing: true`")
+        if value and info.data.get("history"):
+            raise ValueError("`soft_delete` beside `history`, which closes missing rows by itself; leave it out")
+        return value
 
 
 class FileDestination(Model):

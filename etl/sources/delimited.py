@@ -12,13 +12,14 @@ import logging
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from pathlib import PurePosixPath
 
 import pyarrow as pa
 import pyarrow.csv
 
 from errors import SourceError
 from etl.pipeline import FileSource
-from etl.sources.disk import File, Stream, suffixes, told
+from etl.sources.disk import File, Stream, told
 from etl.stream import BadRow, Batch, Broken, Origin
 
 _LOG = logging.getLogger(__name__)
@@ -36,8 +37,7 @@ class Delimited:
 
     def __init__(self, source: FileSource) -> None:
         self.position = 0
-        self._delimiter = source.delimiter
-        self._encoding = source.encoding
+        self._source = source
 
     def names(self, file: File) -> list[str]:
         """The header, which must name every column once."""
@@ -50,43 +50,68 @@ class Delimited:
         if not has_rows:
             _LOG.warning("%s has a header, but no rows", file.name)
             return
-        bad = _Bad(file, len(names))
-        with closing(Stream(file, self._encoding)) as stream, told(file.name):
+        bad = _Bad(file, len(names), first=self._source.skip + (1 if self._source.columns else 2))
+        with closing(Stream(file, self._source.encoding)) as stream, told(file.name):
             good = 0
-            for rows in self._rows(stream, names, bad, self._delimiter_of(file)):
+            for rows in self._rows(stream, names, bad, self._delimiter(file)):
                 self.position = stream.position
                 yield from bad.taken(rows.slice(0, 0))
                 yield Batch(rows, bad.origin(good))
                 good += rows.num_rows
             yield from bad.taken(_no_rows(names))
 
-    def _delimiter_of(self, file: File) -> str:
-        return self._delimiter or ("\t" if suffixes(file.name)[0] == ".tsv" else ",")
+    def _delimiter(self, file: File) -> str:
+        return self._source.delimiter or ("\t" if ".tsv" in PurePosixPath(file.name.lower()).suffixes else ",")
 
     def _header(self, file: File) -> tuple[list[str], bool]:
         """The header, and whether anything follows."""
-        with closing(Stream(file, self._encoding)) as stream, told(file.name):
+        with closing(Stream(file, self._source.encoding)) as stream, told(file.name):
             text = io.TextIOWrapper(io.BufferedReader(_Buffer(stream)), "utf-8", newline="")
             lines = iter(lambda: text.readline(_LONGEST_HEADER), "")
-            try:
-                names = next((cells for cells in csv.reader(lines, delimiter=self._delimiter_of(file)) if cells), None)
-            except csv.Error as error:
-                raise SourceError(f"{file.name}: the header cannot be read: {error}") from None
-            if names is None:
-                raise SourceError(f"{file.name}: is empty, without so much as a header")
-            check_header(file.name, names)
+            for _ in range(self._source.skip):
+                next(lines, None)
+            names = self._source.columns or self._named(file, lines)
             return names, any(line.strip("\r\n") for line in lines)
 
+    def _named(self, file: File, lines: Iterator[str]) -> list[str]:
+        cells = csv.reader(
+            lines,
+            delimiter=self._delimiter(file),
+            quotechar=self._source.quote,
+            quoting=csv.QUOTE_MINIMAL if self._source.quote else csv.QUOTE_NONE,
+            escapechar=self._source.escape,
+        )
+        try:
+            names = next((found for found in cells if found), None)
+        except csv.Error as error:
+            raise SourceError(f"{file.name}: the header cannot be read: {error}") from None
+        if names is None:
+            raise SourceError(f"{file.name}: is empty, without so much as a header")
+        check_header(file.name, names)
+        return names
+
     def _rows(self, stream: Stream, names: list[str], bad: _Bad, delimiter: str) -> Iterator[pa.RecordBatch]:
-        text = dict.fromkeys(names, pa.string())
+        source, text = self._source, dict.fromkeys(names, pa.string())
         reader = pa.csv.open_csv(
             stream,
-            read_options=pa.csv.ReadOptions(block_size=_BLOCK, use_threads=False),  # else records are not numbered
+            read_options=pa.csv.ReadOptions(
+                block_size=_BLOCK,
+                use_threads=False,  # else records are not numbered
+                skip_rows=source.skip,
+                column_names=source.columns,
+            ),
             parse_options=pa.csv.ParseOptions(
-                delimiter=delimiter, newlines_in_values=True, invalid_row_handler=bad.add
+                delimiter=delimiter,
+                quote_char=source.quote or False,
+                escape_char=source.escape or False,
+                newlines_in_values=source.quote is not None or source.escape is not None,
+                invalid_row_handler=bad.add,
             ),
             convert_options=pa.csv.ConvertOptions(
-                column_types=text, strings_can_be_null=True, null_values=[""], quoted_strings_can_be_null=False
+                column_types=text,
+                strings_can_be_null=True,
+                null_values=["", *source.nulls],
+                quoted_strings_can_be_null=False,
             ),
         )
         if reader.schema != pa.schema(list(text.items())):
@@ -111,16 +136,23 @@ def check_header(file: str, names: list[str]) -> None:
 
 
 class _Bad:
-    """The records that do not have the header's number of cells, and what they mean for the numbers of the others."""
+    """The records that do not have the header's number of cells, and what they mean for the numbers of the others.
 
-    def __init__(self, file: File, width: int) -> None:
+    Args:
+        file: What is read.
+        width: How many cells a record should have.
+        first: Arrow's number of the first record: it counts the lines before it, too.
+    """
+
+    def __init__(self, file: File, width: int, first: int) -> None:
         self._file = file
         self._width = width
+        self._first = first
         self._waiting: list[tuple[int, str, int]] = []
         self._good_before: list[int] = []
 
     def add(self, row: pa.csv.InvalidRow) -> str:
-        record = row.number - 1  # the header is Arrow's first
+        record = row.number - self._first + 1
         self._good_before.append(record - 1 - len(self._good_before))
         self._waiting.append((record, row.text, row.actual_columns))
         return "skip"
@@ -140,7 +172,7 @@ class _Bad:
         return {"file": self._file.name, "record": record}
 
     def _row(self, record: int, text: str, cells: int) -> BadRow:
-        message = f"the record has {cells} cell{'s' * (cells != 1)}, the header has {self._width}"
+        message = f"the record has {cells} cell{'s' * (cells != 1)}, for {self._width} columns"
         return BadRow({"line": text}, {}, [Broken("", "source: csv", message)], self._at(record))
 
 

@@ -19,9 +19,9 @@ import pyarrow as pa
 
 from errors import IntegrationError, SourceError
 from etl.embedded import database_file
+from etl.pipeline import COMPRESSIONS
 from settings import get_settings
 
-_COMPRESSED = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}
 _BOM = b"\xef\xbb\xbf"
 _BUFFER = 4 << 20  # so much is asked for at a time from what answers slowly
 _HINTS = {
@@ -98,12 +98,6 @@ class LocalFile:
             raise changed(self.name)
 
 
-def suffixes(name: str) -> tuple[str, str]:
-    """What a name says of the format and of the compression: (".csv", ".gz")."""
-    path = PurePosixPath(name.lower())
-    return (PurePosixPath(path.stem).suffix, path.suffix) if path.suffix in _COMPRESSED else (path.suffix, "")
-
-
 def changed(name: str) -> SourceError:
     """What there is to say of a file that is not the same to the end of its reading."""
     return SourceError(
@@ -172,7 +166,7 @@ class Stream:
     def __init__(self, file: File, encoding: str = "utf-8") -> None:
         self.taken = 0
         self._file = file
-        compression = _COMPRESSED.get(suffixes(file.name)[1])
+        compression = COMPRESSIONS.get(PurePosixPath(file.name.lower()).suffix)
         with told(file.name):
             raw = file.open()
             self._raw = raw if isinstance(raw, pa.NativeFile) else pa.PythonFile(buffered(raw), mode="r")

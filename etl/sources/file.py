@@ -7,21 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
 from errors import SourceError
-from etl.pipeline import FileSource
+from etl.pipeline import FileSource, file_format
 from etl.sources.archive import is_archive, members
-from etl.sources.disk import File, find, suffixes
+from etl.sources.disk import File, find
 from etl.stream import Batch, State
 
 _LOG = logging.getLogger(__name__)
-_FORMATS = {
-    ".csv": "csv",
-    ".tsv": "csv",
-    ".ndjson": "ndjson",
-    ".jsonl": "ndjson",
-    ".json": "json",
-    ".parquet": "parquet",
-    ".xlsx": "xlsx",
-}
 
 
 class Reader(Protocol):
@@ -174,10 +165,11 @@ def _check_same_columns(files: Sequence[tuple[File, list[str] | None]]) -> None:
 
 
 def _format(source: FileSource, file: File) -> str:
-    kind = source.format or _FORMATS.get(suffixes(file.name)[0])
+    kind = source.format or file_format(file.name)
     if kind is None:
         raise SourceError(
-            f"{file.name}: its name does not tell its format", hint="say `format: csv`, ndjson, json, parquet or xlsx"
+            f"{file.name}: its name does not tell its format",
+            hint="say `format: csv`, fixed, ndjson, json, parquet or excel",
         )
     return kind
 
@@ -192,7 +184,11 @@ def _reader(source: FileSource, file: File) -> Reader:
             from etl.sources.parquet import Parquet
 
             return Parquet()
-        case "xlsx":
+        case "fixed":
+            from etl.sources.fixed import Fixed
+
+            return Fixed(source)
+        case "excel":
             from etl.sources.excel import Excel
 
             return Excel(source)

@@ -6,13 +6,10 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Any
 
-from errors import SourceError
 from etl.nested import Shape, parse, without_collector
 from etl.sources.disk import File, Stream
+from etl.sources.lines import lines
 from etl.stream import BadRow, Batch, Broken, Origin
-
-_CHUNK = 4 << 20  # as Python objects, JSON takes some ten times its bytes
-_LONGEST = 64 << 20
 
 
 class JsonLines:
@@ -31,15 +28,15 @@ class JsonLines:
         """The rows; empty lines are no records."""
         before = 0
         with closing(Stream(file)) as stream:
-            for lines in _lines(file, stream):
+            for found in lines(file, stream, "is it `format: json`?"):
                 self.position = stream.position
-                yield self._batch(file, lines, before)
-                before += len(lines)
+                yield self._batch(file, found, before)
+                before += len(found)
 
-    def _batch(self, file: File, lines: list[bytes], before: int) -> Batch:
+    def _batch(self, file: File, found: list[bytes], before: int) -> Batch:
         records, numbers, bad = [], [], []
         with without_collector():
-            for number, line in enumerate(lines, before + 1):
+            for number, line in enumerate(found, before + 1):
                 record = _parsed(line)
                 if isinstance(record, dict):
                     records.append(record)
@@ -47,18 +44,6 @@ class JsonLines:
                 else:
                     bad.append(_bad(line, record, {"file": file.name, "record": number}))
         return Batch(self._shape.records(records), _origin(file, numbers), bad=bad)
-
-
-def _lines(file: File, stream: Stream) -> Iterator[list[bytes]]:
-    rest = b""
-    while chunk := stream.read(_CHUNK):
-        *lines, rest = (rest + chunk).split(b"\n")
-        if len(rest) > _LONGEST:
-            raise SourceError(f"{file.name}: a line is longer than {_LONGEST >> 20} MB", hint="is it `format: json`?")
-        if lines := [line for line in lines if line.strip()]:
-            yield lines
-    if rest.strip():
-        yield [rest]
 
 
 def _parsed(line: bytes) -> Any:  # noqa: ANN401  (JSON can be anything)

@@ -231,7 +231,7 @@ def transform(**rules: object) -> dict[str, object]:
         ),
         (
             {"source": {"type": "file", "path": "x", "format": "cvs"}},
-            "`format` is not csv, ndjson, json or parquet: 'cvs'",
+            "`format` is not csv, fixed, ndjson, json, parquet or excel: 'cvs'",
         ),
         ({"source": {"type": "file", "path": "x", "delimiter": ";;"}}, "`delimiter` is longer than 1: ';;'"),
         ({"source": {"type": "file", "path": "x", "encoding": "utf-9"}}, "`encoding` is not an encoding"),

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from errors import SourceError
-from etl.sources import delimited, json_document, json_lines
+from etl.sources import delimited, json_document, lines
 from tests.etl.sources.reading import read, source_of
 
 
@@ -90,8 +90,8 @@ def test_a_ragged_line_goes_to_the_quarantine_with_its_record_number_and_text(fo
         ({"line": "3,too,long"}, {}, {"file": "a.csv", "record": 4}),
     ]
     assert result.broken == [
-        "the record has 1 cell, the header has 2",
-        "the record has 3 cells, the header has 2",
+        "the record has 1 cell, for 2 columns",
+        "the record has 3 cells, for 2 columns",
     ]
 
 
@@ -139,6 +139,38 @@ def test_however_a_csv_is_chopped_each_record_arrives_once_with_its_number(
     assert bad == {number: lines[number - 1] for number, record in enumerate(records, 1) if len(record) != 2}
 
 
+@pytest.mark.parametrize(
+    ("content", "options", "rows"),
+    [
+        ("id,text\n1,'x,y'\n2,'it''s'\n3,''\n", {"quote": "'"}, [["1", "x,y"], ["2", "it's"], ["3", ""]]),
+        ('id,text\n1,5" pipe\n', {"quote": None}, [["1", '5" pipe']]),
+        ('id,text\n1,"a \\"b\\""\n2,x\\,y\n', {"escape": "\\"}, [["1", 'a "b"'], ["2", "x,y"]]),
+        ("1,x\n2,y\n", {"columns": ["id", "text"]}, [["1", "x"], ["2", "y"]]),
+        ("Report\n\nid,text\n1,x\n", {"skip": 2}, [["1", "x"]]),
+        ("Report\n1,x\n", {"skip": 1, "columns": ["id", "text"]}, [["1", "x"]]),
+        ('id,text\n1,NULL\n2,\\N\n3,"NULL"\n4,\n', {"nulls": ["NULL", "\\N"]},
+         [["1", None], ["2", None], ["3", "NULL"], ["4", None]]),
+    ],
+)  # fmt: skip
+def test_dialects_are_understood(
+    folder: Path, content: str, options: dict[str, Any], rows: list[list[str | None]]
+) -> None:
+    (folder / "a.csv").write_text(content)
+    assert [list(row.values()) for row in read(file("a.csv", **options)).rows] == rows
+
+
+@pytest.mark.parametrize(
+    ("before", "options"),
+    [("id,text\n", {}), ("", {"columns": ["id", "text"]}), ("x\n\ny,z\nid,text\n", {"skip": 3}),
+     ("x\n", {"skip": 1, "columns": ["id", "text"]})],
+)  # fmt: skip
+def test_records_count_from_the_first_one_in_every_dialect(folder: Path, before: str, options: dict[str, Any]) -> None:
+    (folder / "a.csv").write_text(f"{before}1,x\nragged\n2,y\n")
+    result = read(file("a.csv", **options))
+    assert [origin["record"] for origin in result.origins] == [1, 3]
+    assert [bad.origin["record"] for bad in result.bad] == [2]
+
+
 # --- JSON -------------------------------------------------------------------------------------------------------
 
 
@@ -173,7 +205,7 @@ def test_a_line_that_is_no_json_object_goes_to_the_quarantine(folder: Path, line
 def test_however_ndjson_is_chopped_each_line_arrives_once(
     folder: Path, monkeypatch: pytest.MonkeyPatch, chunk: int
 ) -> None:
-    monkeypatch.setattr(json_lines, "_CHUNK", chunk)
+    monkeypatch.setattr(lines, "_CHUNK", chunk)
     records = [{"id": number, "text": "é" * (number % 9)} for number in range(50)]
     (folder / "a.jsonl.gz").write_bytes(
         gzip.compress("\n".join(json.dumps(record, ensure_ascii=False) for record in records).encode())

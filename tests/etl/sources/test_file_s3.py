@@ -153,7 +153,7 @@ def test_a_store_that_stays_in_trouble_fails_the_run_with_one_message(bucket: An
 
 
 def test_an_object_that_changes_while_it_is_read_fails_the_run(bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("etl.sources.json_lines._CHUNK", 1 << 10)
+    monkeypatch.setattr("etl.sources.lines._CHUNK", 1 << 10)
     monkeypatch.setattr(disk, "_BUFFER", 1 << 10)
     bucket("a.ndjson", b'{"id":1}\n' * 10_000)
     batches = iter(source_of(file("s3://inbox/a.ndjson")).open(None))
