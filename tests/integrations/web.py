@@ -76,8 +76,9 @@ def _handler(web: Web) -> type[BaseHTTPRequestHandler]:
             params = {name: values[-1] for name, values in parse_qs(parts.query).items()}
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             headers = {name.lower(): value for name, value in self.headers.items()}
-            web.asked.append(Asked(self.command, parts.path, params, headers, body))
-            self._reply(web.answer(web.asked[-1]))
+            asked = Asked(self.command, parts.path, params, headers, body)
+            web.asked.append(asked)
+            self._reply(web.answer(asked))
 
         do_POST = do_PUT = do_PATCH = do_GET  # noqa: N815  (as http.server calls them)
 

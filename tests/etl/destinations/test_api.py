@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -195,6 +201,45 @@ def test_a_run_that_stops_half_way_is_repeated_with_the_same_keys_and_keeps_no_s
     assert counts(run_pipeline(once)) == (5, 5, 0)
     assert {row["id"]: key for row, key in zip(bodies(web), keys(web), strict=True)}.items() >= before.items()
     assert counts(run_pipeline(once)) == (0, 0, 0)
+
+
+KILLED = """
+import os
+os.environ["PIVOTAL_ROOT"] = root
+from etl.run import run_pipeline
+run_pipeline(pipeline)
+"""
+
+
+def test_a_run_that_is_killed_sends_the_same_requests_again(web: Web, project: Path) -> None:
+    given(project, [{"id": number} for number in range(30)])
+    source = {"type": "file", "path": "rows.ndjson", "incremental": True}
+    once = pipeline(web, source=source, concurrency=3)
+    processes = multiprocessing.get_context("forkserver")
+    for moment in (16, 30):
+        web.asked.clear()
+        process = processes.Process(target=exec, args=(KILLED, {"pipeline": once, "root": str(project)}))
+        web.answer = partial(_kill_at, web, moment, process)
+        process.start()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+        assert len(web.asked) >= moment
+    killed = dict(zip(keys(web), bodies(web), strict=True))
+    web.answer = lambda _: Reply({})
+    assert counts(run_pipeline(once)) == (30, 30, 0)
+    sent = dict(zip(keys(web), bodies(web), strict=True))
+    assert (len(sent), len(killed)) == (30, 30)
+    assert sent == killed
+    assert counts(run_pipeline(once)) == (0, 0, 0)
+
+
+def _kill_at(web: Web, moment: int, process: BaseProcess, _: Asked) -> Reply:
+    if len(web.asked) < moment:
+        return Reply({})
+    assert process.pid
+    with suppress(ProcessLookupError):
+        os.kill(process.pid, signal.SIGKILL)
+    return Reply(status=None)
 
 
 # --- refused ----------------------------------------------------------------------------------------------------
