@@ -12,6 +12,7 @@ from typing import Any, Self
 import orjson
 import pyarrow as pa
 
+from errors import DestinationError
 from etl.destinations import quarantine
 from etl.destinations.folder import Folder
 from etl.destinations.formats import SUFFIXES, format_of
@@ -26,6 +27,7 @@ _OURS = "_pivotal/"
 _STATE = f"{_OURS}state.json"
 _SCHEMA = f"{_OURS}schema.arrow"
 _QUARANTINE = f"{_OURS}quarantine/"
+_UNSEEN = object()
 
 
 class FilesDestination:
@@ -47,14 +49,15 @@ class FilesDestination:
 
         self.label = resolve(declared.path)
         self._pipeline, self._declared = pipeline, declared
-        self._place, self._pattern = split_path(self.label)
-        self._store = _store(self._place)
+        place, self._pattern = split_path(self.label)
+        self._store = _store(place)
+        self._seen: object = _UNSEEN
 
     def state(self) -> State | None:
         """See `Destination.state`."""
         with self._store.trouble():
-            states = self._store.read(_states)
-        return states[self._pipeline]["state"] if self._pipeline in states else None
+            entry = self._seen = self._store.read(_states).get(self._pipeline)
+        return entry["state"] if entry else None
 
     def columns(self) -> Container[str] | None:
         """See `Destination.columns`."""
@@ -66,7 +69,8 @@ class FilesDestination:
         """See `Destination.begin`."""
         of_run = {"date": datetime.now(UTC).date().isoformat(), "run_id": run_id}
         layout = Layout(self.label, self._pattern, of_run)
-        return FilesLoad(self._store, self._declared, layout, self._pipeline, run_id, replayed)
+        seen, self._seen = self._seen, _UNSEEN
+        return FilesLoad(self._store, self._declared, layout, self._pipeline, run_id, replayed, seen)
 
     def quarantined(self, limit: int | None = None) -> list[Quarantined]:
         """See `Destination.quarantined`."""
@@ -96,6 +100,7 @@ class FilesLoad:
         pipeline: str,
         run_id: str,
         replayed: Sequence[str],
+        seen: object,
     ) -> None:
         self._store, self._pipeline, self._run_id, self._replayed = store, pipeline, run_id, replayed
         self._replace = declared.write == "replace"
@@ -104,6 +109,8 @@ class FilesLoad:
         self._stack = ExitStack()
         with store.trouble(), self._stack:
             self._change = self._stack.enter_context(closing(store.change()))
+            if seen is not _UNSEEN:
+                _check_unchanged(self._change.base, pipeline, seen)
             schema = pa.schema([]) if self._replace else _schema(self._change.base)
             form, size = format_of(declared), declared.file_size
             self._parts = Parts(layout.label, self._change, self._stem(), form, layout, schema, size)
@@ -188,6 +195,16 @@ def _age(row: Quarantined) -> tuple[datetime, str]:
 
 def _states(version: Version) -> dict[str, Any]:
     return dict(orjson.loads(_content(version, _STATE) or b"{}"))
+
+
+def _check_unchanged(version: Version, pipeline: str, seen: object) -> None:
+    """Lets a load begin whose source starts where the last one ended; a run on another machine may have moved that."""
+    if _states(version).get(pipeline) != seen:
+        raise DestinationError(
+            f"pipeline {pipeline}: another run has committed since this one read where to start",
+            hint="run again",
+            retryable=True,
+        )
 
 
 def _save_state(change: Change, pipeline: str, run_id: str, state: State) -> None:

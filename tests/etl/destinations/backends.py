@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
+import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -11,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import boto3
 import duckdb
 import fastexcel
 import psycopg
@@ -24,12 +27,15 @@ from etl.destinations import open_destination
 from etl.destinations.warehouse import Warehouse, open_warehouse
 from etl.pipeline import Pipeline
 from etl.stream import BadRow, Broken, Destination, Loaded, State
+from settings import get_settings
 
 Row = dict[str, Any]
 SQL = ["duckdb", "sqlite", "postgres", "mariadb"]
 SCHEMAS = ["analytics", "billing", "crm"]
 """Those of the tests' tables: in MariaDB, they are databases of the server, beside the test's own."""
 FILES = ["parquet", "csv", "ndjson", "excel"]
+S3 = "s3"
+"""Parquet in a bucket."""
 _READERS = {
     "parquet": "read_parquet('{}/*.parquet', union_by_name = true)",
     "csv": "read_csv('{}/*.csv', union_by_name = true, header = true, null_padding = false)",
@@ -42,7 +48,7 @@ class Backend:
     """A kind of destination, with a place for this test.
 
     Args:
-        kind: Of `SQL` or `FILES`.
+        kind: Of `SQL` or `FILES`, or `S3`.
         url: Of the database, or the folder.
         query: Runs SQL with the database's own client; for files, DuckDB with the folder's files as a view per table.
     """
@@ -61,8 +67,9 @@ class Backend:
     ) -> Destination:
         """The destination of a pipeline."""
         where: dict[str, object] = {"type": "database", "connection": self.url, "table": table}
-        if self.kind in FILES:
-            where = {"type": "file", "path": f"{self.url}/{table}", "format": self.kind}
+        if self.kind in {*FILES, S3}:
+            form = "parquet" if self.kind == S3 else self.kind
+            where = {"type": "file", "path": f"{self.url}/{table}", "format": form}
         return open_destination(
             Pipeline.model_validate(
                 {
@@ -175,6 +182,31 @@ def _files(kind: str, tmp_path: Path) -> Backend:
     return Backend(kind, str(tmp_path), query)
 
 
+def _s3(endpoint: str) -> Backend:
+    client = boto3.client("s3", endpoint_url=endpoint)
+    client.create_bucket(Bucket="lake")
+
+    def query(sql: str) -> list[Row]:
+        with tempfile.TemporaryDirectory() as folder, duckdb.connect() as connection:
+            for found in client.list_objects_v2(Bucket="lake").get("Contents", ()):
+                table, _, inside = found["Key"].partition("/")
+                if inside == "_pivotal/manifest.json":
+                    _fetch(table, Path(folder, table))
+                    files = f"read_parquet('{folder}/{table}/*.parquet', union_by_name = true)"
+                    if any(Path(folder, table).iterdir()):
+                        connection.execute(f'CREATE VIEW "{table}" AS FROM {files}')
+            return _rows(connection.execute(sql))
+
+    def _fetch(table: str, folder: Path) -> None:
+        folder.mkdir()
+        manifest = client.get_object(Bucket="lake", Key=f"{table}/_pivotal/manifest.json")["Body"].read()
+        for name, key in json.loads(manifest)["files"].items():
+            if "/" not in name:
+                client.download_file("lake", f"{table}/{key}", str(folder / name))
+
+    return Backend(S3, "s3://lake", query)
+
+
 def _sheets(connection: duckdb.DuckDBPyConnection, folder: Path) -> str:
     """The rows of a folder's Excel files, as SQL."""
     names = []
@@ -201,6 +233,13 @@ def make_backend(kind: str, request: pytest.FixtureRequest) -> Backend:
     tmp_path: Path = request.getfixturevalue("tmp_path")
     if kind in FILES:
         return _files(kind, tmp_path)
+    if kind == S3:
+        endpoint = request.getfixturevalue("s3_endpoint")
+        variables = {"PIVOTAL_S3_ENDPOINT_URL": endpoint, "PIVOTAL_ROOT": str(tmp_path)}
+        for name, value in variables.items():
+            request.getfixturevalue("monkeypatch").setenv(name, value)
+        get_settings.cache_clear()
+        return _s3(endpoint)
     return {"duckdb": _duckdb, "sqlite": _sqlite}[kind](tmp_path)
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from tests.etl.destinations.backends import FILES, SQL, Backend, make_backend
+from tests.etl.destinations.backends import FILES, S3, SQL, Backend, make_backend
 
 
-@pytest.fixture(params=[*SQL, *FILES])
+@pytest.fixture(params=[*SQL, *FILES, S3])
 def backend(request: pytest.FixtureRequest) -> Backend:
     """Each kind of destination."""
     return make_backend(request.param, request)
