@@ -1,7 +1,8 @@
 """DuckDB files, read by DuckDB.
 
-What Arrow and the other databases lack arrives as JSON (lists, maps) or as text (enums, timetz, bit strings, ...).
-Infinite dates and timestamps, and integers of more than 38 digits, send their row to the quarantine.
+What Arrow and the other databases lack arrives as JSON (lists, maps) or as text (enums, timetz, bit strings, ...), also
+inside of structs. Infinite dates and timestamps, integers of more than 38 digits, and lists with NaN or infinity (which
+JSON lacks) send their row to the quarantine.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ _AS_THEY_ARE = {
     "BOOLEAN", "TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "FLOAT",
     "DOUBLE", "VARCHAR", "BLOB", "TIME", "UUID", "JSON", "INTERVAL",
 }  # fmt: skip
+_NOT_FINITE = """regexp_matches(regexp_replace({}, '"(\\\\.|[^"\\\\])*"', '', 'g'), '(?i)nan|inf')"""
+"""SQL that is true for what DuckDB writes as JSON though it is none: NaN or infinity, outside of the texts in it."""
 
 
 class DuckDB:
@@ -66,7 +69,7 @@ class DuckDB:
         """See `Connection.columns`."""
         with self._errors():
             found = self._connection.sql(f"SELECT * FROM {relation} LIMIT 0")
-            return [_column(name, str(kind)) for name, kind in zip(found.columns, found.types, strict=True)]
+            return [_column(name, kind) for name, kind in zip(found.columns, found.types, strict=True)]
 
     def key(self, table: str) -> list[str]:
         """See `Connection.key`."""
@@ -126,18 +129,36 @@ WHERE constraint_type = 'PRIMARY KEY' AND lower(schema_name) = lower($1) AND low
 """
 
 
-def _column(name: str, kind: str) -> Column:
-    column = quoted(name)
-    text, typed = f"CAST({column} AS VARCHAR)", f"CAST({{}} AS {kind})"
-    if kind == "DATE" or kind.startswith("TIMESTAMP"):
-        value = f"CASE WHEN isfinite({column}) THEN {column} END"
-        return Column(name, kind, value, misfit=f"NOT isfinite({column})", text=text, typed=typed)
-    if kind in {"HUGEINT", "UHUGEINT"}:
-        value = f"TRY_CAST({column} AS DECIMAL(38, 0))"
-        misfit = f"{value} IS NULL AND {column} IS NOT NULL"
-        return Column(name, "decimal(38,0)", value, misfit=misfit, text=text, typed=typed)
-    if kind in _AS_THEY_ARE or (kind.startswith(("DECIMAL", "STRUCT")) and not kind.endswith("]")):
-        return Column(name, kind, column, typed=typed)
-    if kind.startswith("MAP") or kind.endswith("]"):
-        return Column(name, "JSON", f"CASE WHEN {column} IS NOT NULL THEN to_json({column}) END", typed=typed)
+def _column(name: str, kind: duckdb.DuckDBPyType, value: str = "") -> Column:
+    """How a column is read; a field of a struct is a column, whose value is `value`."""
+    column, shown = value or quoted(name), str(kind)
+    text, typed = f"CAST({column} AS VARCHAR)", f"CAST({{}} AS {shown})"
+    if kind.id == "struct" and all(field for field, _ in kind.children):
+        return _struct(name, kind, column)
+    if kind.id in {"list", "array", "map"}:
+        misfit = _NOT_FINITE.format(f"to_json({column})") if "DOUBLE" in shown or "FLOAT" in shown else ""
+        fits = f"{column} IS NOT NULL" + (f" AND NOT {misfit}" if misfit else "")
+        return Column(name, "JSON", f"CASE WHEN {fits} THEN to_json({column}) END", misfit, text, typed=typed)
+    if kind.id == "date" or kind.id.startswith("timestamp"):
+        finite = f"CASE WHEN isfinite({column}) THEN {column} END"
+        return Column(name, shown, finite, misfit=f"NOT isfinite({column})", text=text, typed=typed)
+    if kind.id in {"hugeint", "uhugeint"}:
+        exact = f"TRY_CAST({column} AS DECIMAL(38, 0))"
+        misfit = f"{exact} IS NULL AND {column} IS NOT NULL"
+        return Column(name, "decimal(38,0)", exact, misfit=misfit, text=text, typed=typed)
+    if shown in _AS_THEY_ARE or kind.id == "decimal":
+        return Column(name, shown, column, typed=typed)
     return Column(name, "VARCHAR", text, typed=typed)
+
+
+def _struct(name: str, kind: duckdb.DuckDBPyType, value: str) -> Column:
+    fields = [_column(field, inner, f"{value}.{quoted(field)}") for field, inner in kind.children]
+    packed = ", ".join(f"{quoted(field.name)} := {field.value}" for field in fields)
+    return Column(
+        name,
+        str(kind),
+        value=f"CASE WHEN {value} IS NOT NULL THEN struct_pack({packed}) END",
+        misfit=" OR ".join(f"({field.misfit})" for field in fields if field.misfit),
+        text=f"CAST({value} AS VARCHAR)",
+        typed=f"CAST({{}} AS {kind})",
+    )

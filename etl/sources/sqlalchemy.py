@@ -14,7 +14,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
+from itertools import repeat
 from typing import Any
+from warnings import catch_warnings, simplefilter
 
 import pyarrow as pa
 from sqlalchemy import Engine, create_engine, exc, inspect, text, types
@@ -41,6 +43,16 @@ _ARROW: dict[type[types.TypeEngine[Any]], pa.DataType] = {
     types.JSON: pa.json_(),
     types.String: pa.string(),
     types.LargeBinary: pa.binary(),
+}
+_MYSQL_FLOAT, _MYSQL_LARGE, _MYSQL_UNSIGNED = 4, 8, 32  # two of MySQL's types, and a flag of a column
+_MYSQL: dict[int, pa.DataType] = {  # what its other types are is told by the values
+    **dict.fromkeys((1, 2, 3, _MYSQL_LARGE, 9, 13), pa.int64()),
+    -_MYSQL_LARGE: pa.uint64(),
+    **dict.fromkeys((_MYSQL_FLOAT, 5), pa.float64()),
+    7: pa.timestamp("us", "UTC"),  # the session is in UTC
+    10: pa.date32(),
+    11: pa.string(),
+    12: pa.timestamp("us"),
 }
 _BOOLEANS = {"false": "0", "true": "1"}
 _PYTHON: dict[type, pa.DataType] = {
@@ -95,15 +107,21 @@ class SqlAlchemy:
         with self._errors():
             if relation in self._tables:
                 schema, name = self._tables[relation]
-                found = inspect(self._connection).get_columns(name, schema)
-                return [self._column(column["name"], column["type"]) for column in found]
+                with _unknown_types():
+                    found = inspect(self._connection).get_columns(name, schema)
+                declared = [(column["name"], column["type"]) for column in found]
+                return [self._column(n, _arrow(kind), is_float=isinstance(kind, mysql.FLOAT)) for n, kind in declared]
             with self._connection.execute(_statement(f"SELECT * FROM {relation} WHERE 1 = 0")) as nothing:
-                return [self._column(name, None) for name in list(nothing.keys())]
+                codes = _codes(nothing.cursor) if not self.bounded else repeat(0)
+                return [
+                    self._column(name, _MYSQL.get(code), is_float=code == _MYSQL_FLOAT)
+                    for name, code in zip(nothing.keys(), codes, strict=False)
+                ]
 
     def key(self, table: str) -> list[str]:
         """See `Connection.key`."""
         schema, _, name = table.rpartition(".")
-        with self._errors():
+        with self._errors(), _unknown_types():
             return list(inspect(self._connection).get_pk_constraint(name, schema or None)["constrained_columns"])
 
     def quoted(self, name: str) -> str:
@@ -156,12 +174,12 @@ class SqlAlchemy:
         self._connection.close()
         self._engine.dispose()
 
-    def _column(self, name: str, declared: Any) -> Column:  # noqa: ANN401  (reflected types are of every class)
-        self._types[name] = _arrow(declared)
+    def _column(self, name: str, kind: pa.DataType | None, *, is_float: bool) -> Column:
+        self._types[name] = kind
         value = self.quoted(name)
-        if isinstance(declared, mysql.FLOAT):  # sent with six digits only, unless it is a double
+        if is_float:  # MySQL sends six digits only, unless it is a double
             value = f"{value} + 0e0"
-        return Column(name, str(self._types[name] or "value"), value)
+        return Column(name, str(kind or "value"), value)
 
     def _batch(self, names: list[str], columns: list[tuple[Any, ...]], scales: list[tuple[Any, Any]]) -> pa.RecordBatch:
         arrays: dict[str, pa.Array] = {}
@@ -201,12 +219,29 @@ def _engine(url: str) -> tuple[Engine, str]:
     return engine, f"{address.drivername}://{address.host or ''}/{address.database or ''}"
 
 
+@contextmanager
+def _unknown_types() -> Iterator[None]:
+    """Types that SQLAlchemy does not know (INET6, POINT) are told by the values."""
+    with catch_warnings():
+        simplefilter("ignore", exc.SAWarning)
+        yield
+
+
 def _statement(sql: str) -> Any:  # noqa: ANN401  (SQLAlchemy's TextClause)
     return text(re.sub(r":(?!pivotal_\d)", r"\\:", sql))
 
 
 def _named(values: Sequence[object]) -> dict[str, object]:
     return {f"pivotal_{number}": value for number, value in enumerate(values)}
+
+
+def _codes(cursor: Any) -> list[int]:  # noqa: ANN401  (drivers have no types)
+    """The numbers of MySQL's types; negative if unsigned, which only pymysql tells."""
+    fields = getattr(getattr(cursor, "_result", None), "fields", None) or [None] * len(cursor.description)
+    return [
+        -entry[1] if getattr(field, "flags", 0) & _MYSQL_UNSIGNED and entry[1] == _MYSQL_LARGE else entry[1]
+        for entry, field in zip(cursor.description, fields, strict=True)
+    ]
 
 
 def _arrow(declared: Any) -> pa.DataType | None:  # noqa: ANN401  (reflected types are of every class)

@@ -5,7 +5,7 @@ read as what it declares:
 
 - INT...: integer. BOOL...: boolean (0 and 1). REAL, FLOAT, DOUBLE: double. BLOB: bytes.
 - DECIMAL(p,s), NUMERIC(p,s): decimal. SQLite keeps such values as integers or doubles; one that is no number with
-  `s` digits after the point (1.005 in DECIMAL(12,2)) is refused, not rounded.
+  `s` digits after the point (1.005 in DECIMAL(12,2)), or a double of more than 15 digits, is refused, not rounded.
 - Everything else, dates and times among it: text, exactly as it stands there; numbers as SQLite writes them.
 - Nothing (an expression in a query): by the values that are there; integers, doubles, text or bytes, and text if
   they are mixed.
@@ -186,7 +186,7 @@ def _column(name: str, kind: str) -> Column:
         value=_TEXT.format(column) if kind == "text" else value,
         misfit=f"NOT ({fits})",
         text=_TEXT.format(column),
-        finish=_as_boolean if kind == "boolean" else None,
+        finish={"boolean": _as_boolean, "text": _as_text}.get(kind),
         compared=value,
         typed=_TYPED.get(kind, "{}"),
         astray=f"{column} < ''" if kind == "text" else "",
@@ -197,7 +197,8 @@ def _decimal(name: str, kind: str) -> Column:
     """SQLite keeps decimals as integers or doubles, and a double has 15 digits to trust."""
     column = quoted(name)
     precision, scale = map(int, re.findall(r"\d+", kind))
-    number = f"typeof({column}) IN ('integer', 'real')"
+    exact = f"typeof({column}) = 'real' AND CAST(printf('%.{_DIGITS}g', {column}) AS REAL) = {column}"
+    number = f"(typeof({column}) = 'integer' OR {exact})"
     small = f"{number} AND abs(CAST({column} AS REAL)) < 1e{precision - scale}"
     digits = (
         f"CASE typeof({column}) WHEN 'integer' THEN CAST({column} AS TEXT) ELSE printf('%!.{scale}f', {column}) END"
@@ -217,6 +218,26 @@ def _decimal(name: str, kind: str) -> Column:
 
 def _as_decimal(kind: pa.DataType) -> Finish:
     return lambda values: (values.cast(kind), {})
+
+
+def _as_text(texts: pa.Array) -> tuple[pa.Array, Mapping[int, str]]:
+    """SQLite does not look whether a text is UTF-8."""
+    try:
+        texts.validate(full=True)
+    except pa.ArrowInvalid:
+        raw = texts.cast(pa.binary()).to_pylist()
+        found = {place: value for place, value in enumerate(raw) if value is not None and not _is_utf8(value)}
+        kept = [None if place in found else value for place, value in enumerate(raw)]
+        return pa.array(kept, pa.binary()).cast(texts.type), {n: f"X'{bad.hex().upper()}'" for n, bad in found.items()}
+    return texts, {}
+
+
+def _is_utf8(value: bytes) -> bool:
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _as_boolean(integers: pa.Array) -> tuple[pa.Array, Mapping[int, str]]:

@@ -12,6 +12,7 @@ from typing import Any
 from uuid import UUID
 
 import duckdb
+import pyarrow as pa
 import pytest
 
 from errors import SourceError
@@ -35,7 +36,12 @@ def test_types_arrive_exact() -> None:
         AS at,
         TIMESTAMPTZ '2024-01-01 02:00:00+02' instant, TIMETZ '12:00:00+02' clockz, 'a'::ENUM('a', 'b') kind,
         UUID '00000000-0000-0000-0000-00000000002a' AS u, '{"a":1.10}'::JSON j, [1, 2] AS list, MAP {'a': 1} AS map,
-        {'city': 'Bonn', 'geo': {'lat': 1}} nested, '101'::BIT bits, 'x'::BLOB raw""",
+        {'city': 'Bonn', 'geo': {'lat': 1}} nested, '101'::BIT bits, 'x'::BLOB raw,
+        ['a"NaN'] texts, [0.1::DOUBLE, NULL] rates, [TIMESTAMP '2024-01-01', 'infinity'] times, [1, 2]::INTEGER[2] pair,
+        union_value(number := 7) either, '123456789012345678901234567890123456789012'::BIGNUM bignum,
+        TIMESTAMP_S '2024-01-01' AS second, '24:00'::TIME AS midnight, INTERVAL '1 month 2 days 3.5 seconds' span,
+        {'e': 'a'::ENUM('a'), 'z': '12:00:00+02'::TIMETZ, 'l': [1], 'm': MAP {'a': [1]}, 'h': 5::HUGEINT} kinds,
+        NULL::STRUCT(a INTEGER) AS nothing""",
     )
     row = read(table()).rows[0]
     assert row.pop("none") != row.get("none")
@@ -46,6 +52,11 @@ def test_types_arrive_exact() -> None:
         "instant": datetime(2024, 1, 1, tzinfo=UTC), "clockz": "12:00:00+02", "kind": "a",
         "u": UUID(int=42), "j": '{"a":1.10}', "list": "[1,2]", "map": '{"a":1}',
         "nested": {"city": "Bonn", "geo": {"lat": 1}}, "bits": "101", "raw": b"x",
+        "texts": '["a\\"NaN"]', "rates": "[0.1,null]", "times": '["2024-01-01 00:00:00","infinity"]', "pair": "[1,2]",
+        "either": "7", "bignum": "123456789012345678901234567890123456789012",
+        "second": datetime(2024, 1, 1),  # noqa: DTZ001
+        "midnight": time(), "span": pa.MonthDayNano([1, 2, 3_500_000_000]),
+        "kinds": {"e": "a", "z": "12:00:00+02", "l": "[1]", "m": '{"a":[1]}', "h": Decimal(5)}, "nothing": None,
     }  # fmt: skip
 
 
@@ -57,6 +68,11 @@ def test_types_arrive_exact() -> None:
         ("TIMESTAMPTZ '-infinity'", "-infinity"),
         ("DATE 'infinity'", "infinity"),
         ("170141183460469231731687303715884105727::HUGEINT", "170141183460469231731687303715884105727"),
+        ("340282366920938463463374607431768211455::UHUGEINT", "340282366920938463463374607431768211455"),
+        ("['nan'::DOUBLE]", "[nan]"),
+        ("MAP {'a': 'infinity'::DOUBLE}", "{a=inf}"),
+        ("{'a': 1, 'at': TIMESTAMP 'infinity'}", "{'a': 1, 'at': infinity}"),
+        (f"{{'a': {{'b': {10**38}::HUGEINT}}}}", f"{{'a': {{'b': {10**38}}}}}"),
     ],
 )
 def test_a_value_that_arrow_cannot_hold_sends_its_row_to_the_quarantine(value: str, text: str) -> None:

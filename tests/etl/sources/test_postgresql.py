@@ -28,17 +28,26 @@ def test_types_arrive_exact(postgres_url: str) -> None:
         "CREATE TYPE mood AS ENUM ('good', 'bad')",
         "CREATE DOMAIN eur AS numeric(10,3)",
         "CREATE TYPE place AS (city text, lat numeric)",
+        "CREATE SCHEMA kinds",
+        "CREATE TYPE kinds.size AS ENUM ('small')",
+        "CREATE DOMAIN kinds.sizes AS kinds.size[]",
         """CREATE TABLE t (i2 int2, i4 int4, i8 int8, f4 float4, f8 float8, ok bool, price numeric(12,2),
         long numeric(38,10), free numeric, fine numeric(3,5), coarse numeric(5,-2), domain eur, txt text, fix char(5),
         var varchar(9), raw bytea, day date, clock time, clockz timetz, at timestamp, instant timestamptz,
         span interval, u uuid, j json, jb jsonb, mood mood, ints int[], grid int[][], prices numeric[],
-        times timestamptz[], who place, ip inet, money money, bits bit(3), spot point, range int4range, o oid)""",
+        times timestamptz[], who place, ip inet, money money, bits bit(3), spot point, range int4range, o oid,
+        longest numeric(39,1), size kinds.size, sizes kinds.sizes, span_of_days daterange, ranges int4multirange,
+        cube text[], lower int[], places place[], raws bytea[], rates float8[], ends timestamp[], words tsvector,
+        net cidr, mac macaddr, letter "char", path jsonpath, twice int GENERATED ALWAYS AS (2) STORED)""",
         """INSERT INTO t VALUES (-32768, 2147483647, 9223372036854775807, 0.1, 0.1, true, 1.10,
         1234567890123456789012345678.0123456789, 1e30, 0.00123, 12345, 1.5, 'é\\n', 'ab', 'x', '\\x00ff', '2024-01-01',
         '12:34:56.789', '12:34+02', '2024-01-01 12:00:00.123456', '2024-01-01 12:00:00.123456+05',
         '1 mon 2 days 3.5 s', '00000000-0000-0000-0000-00000000002a', '{"a":1.10}', '{"a": 1.10}', 'good',
         '{1,2,NULL}', '{{1,2},{3,4}}', '{1.10,NaN}', '{"2024-01-01 12:00+05"}', ROW('Bonn', 1.10), '10.0.0.1',
-        12.34, '101', '(1,2)', '[1,3)', 4294967295)""",
+        12.34, '101', '(1,2)', '[1,3)', 4294967295, 99999999999999999999999999999999999999.9, 'small', '{small}',
+        '[2024-01-01,2024-02-01)', '{[1,3),[5,7)}', '{{{a},{b}}}', '[0:1]={1,2}', ARRAY[ROW('Bonn', 1.10)::place],
+        ARRAY['\\x00ff'::bytea], '{NaN,Infinity,0.1}', '{infinity}', 'a b', '10.0.0.0/8', '08:00:2b:01:02:03', 'x',
+        '$.a')""",
     )
     row = read(table(postgres_url)).rows[0]
     assert row == {
@@ -54,7 +63,18 @@ def test_types_arrive_exact(postgres_url: str) -> None:
         "mood": "good", "ints": "[1,2,null]", "grid": "[[1,2],[3,4]]", "prices": '[1.10,"NaN"]',
         "times": '["2024-01-01T07:00:00+00:00"]', "who": '{"city":"Bonn","lat":1.10}', "ip": "10.0.0.1/32",
         "money": "12.34", "bits": "101", "spot": "(1,2)", "range": "[1,3)", "o": 4294967295,
+        "longest": "99999999999999999999999999999999999999.9", "size": "small", "sizes": '["small"]',
+        "span_of_days": "[2024-01-01,2024-02-01)", "ranges": "{[1,3),[5,7)}", "cube": '[[["a"],["b"]]]',
+        "lower": "[1,2]", "places": '[{"city":"Bonn","lat":1.10}]', "raws": '["\\\\x00ff"]',
+        "rates": '["NaN","Infinity",0.1]', "ends": '["infinity"]', "words": "'a' 'b'", "net": "10.0.0.0/8", "mac": "08:00:2b:01:02:03",
+        "letter": "x",
+        "path": '$."a"', "twice": 2,
     }  # fmt: skip
+
+
+def test_a_long_text_and_bytes_arrive_whole(postgres_url: str) -> None:
+    text = "SELECT repeat('é', 5000000) AS t, decode(repeat('00ff', 100000), 'hex') AS b"
+    assert read(query(postgres_url, text)).rows == [{"t": "é" * 5_000_000, "b": b"\0\xff" * 100_000}]
 
 
 def test_null_of_every_type_is_null(postgres_url: str) -> None:

@@ -68,6 +68,7 @@ def test_each_column_is_read_as_it_is_declared(shop: sqlite3.Connection) -> None
         ("DECIMAL(30,2)", 1.005, "1.005"),
         ("DECIMAL(12,2)", float("inf"), "9.0e+999"),
         ("DECIMAL(12,2)", "NaN", "NaN"),
+        ("DECIMAL(30,0)", "12345678901234567890", "1.2345678901234567e+19"),
         ("TEXT", b"\xff", "X'FF'"),
         ("BLOB", "text", "text"),
     ],
@@ -86,6 +87,22 @@ def test_a_value_of_another_type_sends_its_row_to_the_quarantine(
     assert bad.origin == {"table": "t", "id": 2}
     assert [broken.column for broken in bad.broken] == ["v"]
     assert repr(text) in bad.broken[0].message
+
+
+def test_a_text_that_is_not_utf8_sends_its_row_to_the_quarantine(shop: sqlite3.Connection) -> None:
+    shop.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, name TEXT)")
+    shop.execute("INSERT INTO t VALUES (1, 'é'), (2, CAST(x'41ff' AS TEXT)), (3, NULL)")
+    result = read(table())
+    assert result.column("name") == ["é", None]
+    assert [(dict(bad.row), bad.origin) for bad in result.bad] == [
+        ({"id": "2", "name": "X'41FF'"}, {"table": "t", "id": 2})
+    ]
+
+
+def test_a_long_text_and_a_blob_arrive_whole(shop: sqlite3.Connection) -> None:
+    shop.execute("CREATE TABLE t (txt TEXT, raw BLOB)")
+    shop.execute("INSERT INTO t VALUES (?, ?)", ["é\0" * 5_000_000, b"\0\xff" * 100_000])
+    assert read(table()).rows == [{"txt": "é\0" * 5_000_000, "raw": b"\0\xff" * 100_000}]
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=30)
