@@ -88,18 +88,18 @@ class Rule:
         return f"{self.says} with {', '.join(named)}" if named else self.says
 
 
-def conversion_rule(column: str, target: str, kind: str, read: Value, converted: str) -> Rule:
+def conversion_rule(column: str, target: str, wanted: str, read: Value, converted: str) -> Rule:
     """The rule that a value converts.
 
     Args:
         column: The column.
         target: The type as the file names it.
-        kind: The same, as DuckDB calls it.
+        wanted: The same in words.
         read: The value as it was read.
         converted: SQL of the converted value; NULL if it does not convert.
     """
     broken = f"{read.sql} IS NOT NULL AND {converted} IS NULL"
-    return Rule(column, f"convert: {target}", broken, f"is not {described(kind)}", read)
+    return Rule(column, f"convert: {target}", broken, f"is not {wanted}", read)
 
 
 def check_rules(session: Session, column: str, checks: Checks, read: Value, value: Value) -> Iterator[Rule]:

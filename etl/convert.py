@@ -193,8 +193,8 @@ def _from_text(text: str, kind: str, cast: str) -> str:
     same = f"CAST({cast} AS VARCHAR) = {text}"
     if kind in _LOCAL | _INSTANT:  # not infinity, nor before Christ
         same += f" AND {cast} BETWEEN CAST('0001-01-01' AS {kind}) AND CAST('9999-12-31' AS {kind})"
-    trimmed = f"TRY_CAST({_trimmed(text)} AS {kind})"
-    return f"CASE WHEN {same} THEN {cast} WHEN {_looks_like(text, _pattern(kind))} THEN {trimmed} END"
+    without_blanks = f"TRY_CAST({trimmed(text)} AS {kind})"
+    return f"CASE WHEN {same} THEN {cast} WHEN {looks_like(text, _pattern(kind))} THEN {without_blanks} END"
 
 
 def _pattern(kind: str) -> str:
@@ -206,22 +206,24 @@ def _pattern(kind: str) -> str:
 
 def _double(text: str, cast: str) -> str:
     return (
-        f"CASE WHEN {_looks_like(text, _PATTERNS['DOUBLE'])} AND ({cast} BETWEEN -{_SAFE} AND {_SAFE} "
+        f"CASE WHEN {looks_like(text, _PATTERNS['DOUBLE'])} AND ({cast} BETWEEN -{_SAFE} AND {_SAFE} "
         f"OR (isfinite({cast}) AND regexp_matches({text}, '[eE]'))) THEN {cast} END"
     )
 
 
 def _boolean(text: str) -> str:
-    word = f"lower({_trimmed(text)})"
+    word = f"lower({trimmed(text)})"
     return (
         f"CASE WHEN {word} IN ('true', 't', 'yes', 'y', 'on', '1') THEN true "
         f"WHEN {word} IN ('false', 'f', 'no', 'n', 'off', '0') THEN false END"
     )
 
 
-def _looks_like(text: str, pattern: str) -> str:
+def looks_like(text: str, pattern: str) -> str:
+    """SQL: whether the whole text matches, but for the blanks around it."""
     return f"regexp_full_match({text}, {literal(f'[{_BLANKS}]*({pattern})[{_BLANKS}]*')})"
 
 
-def _trimmed(text: str) -> str:
+def trimmed(text: str) -> str:
+    """SQL: the text without the blanks around it."""
     return f"trim({text}, {literal(_BLANKS)})"

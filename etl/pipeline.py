@@ -54,6 +54,7 @@ _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _CRON = r"\s*([^\sLlWw]+\s+){2}([^\sWw]+\s+)([^\s]+\s+)([^\sLl]+)\s*"
 _TYPES = "string, integer, bigint, number, decimal(p,s), boolean, date, timestamp, timestamptz, json, uuid"
 _DIRECTIVES = "%d %m %b %B %Y %y, %H %I %p %M %S %f, %z"
+_MARKS = (",", ".", " ", "'")
 _TYPE = (
     r"string|integer|bigint|number|boolean|date|timestamp|timestamptz|json|uuid|decimal\(\s*\d{1,2}\s*,\s*\d{1,2}\s*\)"
 )
@@ -188,6 +189,12 @@ def _zone(value: str) -> str:
     return value
 
 
+def _mark(value: str) -> str:
+    if value not in _MARKS:
+        raise ValueError("not what stands between thousands; write ',', '.', ' ' or \"'\", in quotes")
+    return value
+
+
 def _encoding(value: str) -> str:
     try:
         codecs.lookup(value)
@@ -251,6 +258,7 @@ Formats = Annotated[
     BeforeValidator(_formats),
     WithJsonSchema({"anyOf": [{"type": "array", "items": {"type": "string"}}, {"type": "string"}]}),
 ]
+Mark = Annotated[str, AfterValidator(_mark), WithJsonSchema({"type": "string", "enum": list(_MARKS)})]
 Zone = Annotated[str, AfterValidator(_zone)]
 Encoding = Annotated[str, AfterValidator(_encoding)]
 Size = Annotated[int, BeforeValidator(_size), Field(gt=0), _pattern(r"\d{1,6}\s*(KB|MB|GB)")]
@@ -637,9 +645,7 @@ class Conversion(Model):
         description="timestamptz: where texts and timestamps without an offset are from: Europe/Berlin.",
     )
     decimal: Literal[",", "."] | None = Field(None, description="Numbers: the decimal sign, if it is not the point.")
-    thousands: Literal[",", ".", " ", "'"] | None = Field(
-        None, description="Numbers: what may stand between groups of three digits."
-    )
+    thousands: Mark | None = Field(None, description="Numbers: what may stand between groups of three digits.")
 
     @model_validator(mode="before")
     @classmethod
@@ -716,7 +722,7 @@ class Transform(Model):
     )
     convert: dict[Text, Conversion] = Field(
         {},
-        description="Column -> type, or {type: date, format: '%d.%m.%Y'}; what does not convert exactly is a broken rule.",
+        description="Column -> type, or {type: date, format: '%d.%m.%Y'}; what does not convert exactly breaks a rule.",
     )
     checks: dict[Text, Checks] = Field({}, alias="validate", description="Column -> what its values must be.")
     expect: list[Text] = Field([], description="SQL conditions across columns; a row breaks those that are false.")
@@ -980,6 +986,9 @@ class Pipeline(Model):
                 f"`replace` with `{partly[0]}` would lose the older rows; use merge or append, or drop `{partly[0]}`"
             )
             raise PydanticCustomError("value_error", message, {"at": "write"})
+        if getattr(destination, "delete_missing", False) and partly:
+            message = f"`delete_missing` with `{partly[0]}` would delete what a run does not read; drop one of them"
+            raise PydanticCustomError("value_error", message, {"at": "delete_missing"})
         if destination.write == "append" and {"incremental", "resume"} <= set(partly):
             message = "`append` with `resume` and `incremental` could load rows twice; use merge, or drop `resume`"
             raise PydanticCustomError("value_error", message, {"at": "write"})

@@ -19,10 +19,11 @@ import pyarrow as pa
 
 from errors import RuleError
 from etl.checks import Rule, Value, check_rules, conversion_rule
-from etl.convert import INTEGERS, NoConversionError, conversion, engine_type, is_nested, is_numeric
+from etl.convert import INTEGERS, NoConversionError, engine_type, is_nested, is_numeric
 from etl.expressions import Expression, ExpressionError, parse, result_type
+from etl.formats import reading, wanted
 from etl.mapping import Mapped, mapped_columns, unknown_column
-from etl.pipeline import Checks, References, Transform
+from etl.pipeline import Checks, Conversion, References, Transform
 from etl.quoting import quoted
 from etl.session import ROWS, Session, Statement
 
@@ -141,19 +142,18 @@ class _Draft:
         self._casts: list[str] = []
         self._items: list[str] = []
 
-    def convert(self, name: str, target: str) -> None:
+    def convert(self, name: str, target: Conversion) -> None:
         read, number = self._read[name], len(self._rules)
         try:
-            kind = engine_type(target)
-            converted = conversion(read.sql, read.type, kind, f"c{number}")
+            converted = reading(read, target, number)
         except NoConversionError as error:
-            raise RuleError(f"convert: {name}: {target}: {error}") from None
-        if converted != read.sql:
-            value = Value(f"v{number}", kind)
-            self._casts.append(f"TRY_CAST({read.sql} AS {kind}) AS c{number}")
-            self._items.append(f"{converted} AS {value.sql}")
+            raise RuleError(f"convert: {name}: {target.type}: {error}") from None
+        if converted.value != read.sql:
+            value = Value(f"v{number}", engine_type(target.type))
+            self._casts += [f"{sql} AS {column}" for column, sql in converted.casts.items()]
+            self._items.append(f"{converted.value} AS {value.sql}")
             self._values[name] = value
-            self._rules.append(conversion_rule(name, target, kind, read, value.sql))
+            self._rules.append(conversion_rule(name, target.type, wanted(target), read, value.sql))
 
     def validate(self, name: str, checks: Checks) -> None:
         for rule in check_rules(self._session, name, checks, self._read[name], self._values[name]):

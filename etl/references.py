@@ -193,7 +193,7 @@ def _syntax_problems(document: Document) -> Iterator[Problem]:
 
 
 def _expression_problems(document: Document, transform: Transform, columns: list[str] | None) -> Iterator[Problem]:
-    types = {name: engine_type(kind) for name, kind in transform.convert.items()}
+    types = {name: engine_type(kind.type) for name, kind in transform.convert.items()}
     yield from _condition_problems(document, "expect", transform.expect, columns, types)
     known = columns
     for name, text in transform.derive.items():
@@ -230,7 +230,7 @@ def _expression_problem(
 def _check_problems(document: Document, transform: Transform) -> Iterator[Problem]:
     """Bounds, choices and patterns that do not fit the types which `convert` gives."""
     for name, checks in transform.checks.items():
-        kind = engine_type(transform.convert[name]) if name in transform.convert else '"NULL"'
+        kind = engine_type(transform.convert[name].type) if name in transform.convert else '"NULL"'
         try:
             list(check_rules(_session(), name, checks, Value("v", kind), Value("v", kind)))
         except RuleError as error:

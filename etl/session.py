@@ -16,6 +16,13 @@ _SETTINGS = (
     "SET ieee_floating_point_ops = false",  # a division by zero is an error, so the rule is broken; not infinity
     "SET python_enable_replacements = false",  # a name in SQL is never a variable of this process
     "SET lock_configuration = true",
+    "CREATE TEMP MACRO offset_at(zone, i) AS timezone(zone, i) - timezone('UTC', i)",
+    "CREATE TEMP MACRO instant_by(l, zone, other) AS timezone('UTC', l - offset_at(zone, timezone('UTC', l) + other))",
+    """CREATE TEMP MACRO instant_between(l, zone, early, late) AS CASE
+        WHEN timezone(zone, early) = l THEN CASE WHEN early = late OR timezone(zone, late) <> l THEN early END
+        WHEN timezone(zone, late) = l THEN late END""",
+    """CREATE TEMP MACRO instant_of(l, zone) AS
+        instant_between(l, zone, instant_by(l, zone, INTERVAL '-1' DAY), instant_by(l, zone, INTERVAL '1' DAY))""",
 )
 
 ROWS = "rows"
@@ -23,7 +30,10 @@ ROWS = "rows"
 
 
 class Session:
-    """A session of the engine, with the function `strict_json(text)` besides its own.
+    """A session of the engine, with the functions `strict_json(text)` and `instant_of(time, zone)` besides its own.
+
+    A local time's offset is that of a day before or a day after: where both fit and differ the clock was put back, and
+    where none does it was put forward.
 
     Args:
         threads: How many threads one statement may use.

@@ -14,6 +14,7 @@ from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 Row = Mapping[str, Any]
 
@@ -214,6 +215,34 @@ _FROM_VALUE: dict[str, Callable[[Any, str], Any]] = {
     "timestamptz": lambda value, _: value,
     "uuid": lambda value, _: value,
 }
+
+
+_DIGITS = {"Y": 4, "y": 2}
+
+
+def written_as(text: str, form: str) -> datetime | None:
+    """What a text means in one of strptime's formats; years have four digits, numbers that touch have two."""
+    text = text.strip(_BLANKS)
+    parts = re.findall(r"%.|[^%]+", form)
+    pattern = ""
+    for place, part in enumerate(parts):
+        touches = any(0 <= each < len(parts) and parts[each][0] == "%" for each in (place - 1, place + 1))
+        name = part[1:] if part[0] == "%" else ""
+        digits = f"[0-9]{{{_DIGITS.get(name, 2)}}}" if touches or name in _DIGITS else "[0-9]{1,2}"
+        digits = "[0-9]{1,6}" if name == "f" else digits
+        pattern += re.escape(part) if not name else "[A-Za-z]+" if name in "bBp" else digits
+    try:
+        return datetime.strptime(text, form) if re.fullmatch(pattern, text) else None  # noqa: DTZ007
+    except ValueError:
+        return None
+
+
+def instant(local: datetime, zone: str) -> datetime | None:
+    """The one instant at which clocks in a zone show a time."""
+    there = ZoneInfo(zone)
+    found = {local.replace(tzinfo=there, fold=fold).astimezone(UTC) for fold in (0, 1)}
+    shown = [each for each in found if each.astimezone(there).replace(tzinfo=None) == local]
+    return shown[0] if len(shown) == 1 else None
 
 
 # --- validate -------------------------------------------------------------------------------------------------

@@ -124,7 +124,7 @@ PAIRS = [
 
 @cache
 def converting(target: str) -> Rules:
-    return Rules(Transform(convert={"value": target}))
+    return Rules(Transform.model_validate({"convert": {"value": target}}))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -302,7 +302,7 @@ class Case:
         validations = {
             name: each.model_dump(by_alias=True, exclude_none=True) for name, each in self.transform.checks.items()
         }
-        return reference.run(self.mapped, self.transform.convert, validations, *self.expressions)
+        return reference.run(self.mapped, {name: each.type for name, each in self.transform.convert.items()}, validations, *self.expressions)
 
 
 def quote(name: str) -> str:
