@@ -20,6 +20,12 @@ def no_query(_: str) -> list[dict[str, Any]]:
     raise NotImplementedError
 
 
+def in_environment(variables: dict[str, str], work: Callable[..., None], *arguments: object) -> None:
+    """Does something where these variables are set: the server that forks has those of its own start."""
+    os.environ.update(variables)
+    work(*arguments)
+
+
 def run_until(kind: str, url: str, write: str, cursor: int) -> None:
     """Runs a pipeline, again and again, until its cursor is there."""
     destination = open_orders(Backend(kind, url, no_query), write, "orders")

@@ -11,25 +11,31 @@ from typing import Any
 
 import pytest
 
-from tests.etl.crashing import advance, die_at_step, open_orders, run_until
-from tests.etl.destinations.backends import SQL, Backend, make_backend
+from tests.etl.crashing import advance, die_at_step, in_environment, open_orders, run_until
+from tests.etl.destinations.backends import S3, SQL, Backend, make_backend
 
 RUNS = int(os.environ.get("PIVOTAL_CRASH_RUNS", "5"))
 """How often each kind of destination is killed; `make test-crash` asks for more."""
 
 _PROCESSES = multiprocessing.get_context("forkserver")
 _PROCESSES.set_forkserver_preload(
-    ["tests.etl.crashing", "etl.destinations.files", "adbc_driver_postgresql.dbapi", "etl.destinations.mariadb"]
+    [
+        "tests.etl.crashing",
+        "etl.destinations.files",
+        "etl.destinations.bucket",
+        "adbc_driver_postgresql.dbapi",
+        "etl.destinations.mariadb",
+    ]
 )
 
 
 @pytest.mark.timeout(120 + 5 * RUNS)
-@pytest.mark.parametrize("kind", [*SQL, "parquet"])
+@pytest.mark.parametrize("kind", [*SQL, "parquet", "csv", S3])
 def test_a_run_killed_at_any_moment_and_started_again_ends_as_if_undisturbed(
     kind: str, request: pytest.FixtureRequest
 ) -> None:
     backend = make_backend(kind, request)
-    write = random.choice(["append", "replace"] if kind == "parquet" else ["append", "replace", "merge"])
+    write = random.choice(["append", "replace", "merge"] if kind in SQL else ["append", "replace"])
     needed = _seconds(_start(run_until, backend, write, 2))
 
     for number in range(1, RUNS + 1):
@@ -59,7 +65,9 @@ def test_a_folder_is_whole_before_every_change_that_a_run_makes_on_the_disk(
 
 
 def _start(work: Any, backend: Backend, write: str, *more: int) -> BaseProcess:
-    process = _PROCESSES.Process(target=work, args=(backend.kind, backend.url, write, *more))
+    variables = {name: value for name, value in os.environ.items() if name.startswith(("AWS_", "PIVOTAL_"))}
+    arguments = (variables, work, backend.kind, backend.url, write, *more)
+    process = _PROCESSES.Process(target=in_environment, args=arguments)
     process.start()
     return process
 
