@@ -131,12 +131,18 @@ def find(pattern: str) -> list[LocalFile]:
     Raises:
         SourceError: A path without a wildcard leads to no file, or the folder of a glob is not there.
     """
+    with told(pattern):
+        return _find(pattern)
+
+
+def _find(pattern: str) -> list[LocalFile]:
     path = get_settings().path(pattern)
     if path.exists() or not glob.has_magic(pattern):
         return [LocalFile.at(path)]
     folder = next(parent for parent in path.parents if not glob.has_magic(str(parent)))
     if not folder.is_dir():
         raise SourceError(f"{pattern}: there is no folder {folder}", hint=_HINTS[errno.ENOENT])
+    next(folder.iterdir(), None)  # a folder that may not be listed looks empty to glob
     found = map(Path, sorted(glob.glob(str(path), recursive=True)))  # noqa: PTH207  (Path.glob takes no absolute pattern)
     return [LocalFile.at(file) for file in found if file.is_file()]
 

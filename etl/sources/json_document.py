@@ -14,6 +14,7 @@ from etl.sources.disk import File, Stream
 from etl.stream import BadRow, Batch, Broken, Origin
 
 _CHUNK = 4 << 20  # as Python objects, JSON takes some ten times its bytes
+_LONGEST = 128 << 20
 
 
 class JsonDocument:
@@ -31,8 +32,9 @@ class JsonDocument:
     def names(self, file: File) -> None:
         """Only reading tells; but there must be a list."""
         with closing(Stream(file)) as stream, _told(file):
-            keys = []
-            for prefix, event, value in ijson.parse(stream):
+            keys, bounded = [], _Bounded(file, stream)
+            for prefix, event, value in ijson.parse(bounded):
+                bounded.start = stream.taken
                 if prefix == self._list and event == "start_array":
                     return
                 if event == "map_key" and prefix == self._list.rpartition(".")[0]:
@@ -48,7 +50,9 @@ class JsonDocument:
         twice: list[str] = []
         with closing(Stream(file)) as stream, _told(file):
             prefix = f"{self._list}.item" if self._list else "item"
-            for record in ijson.items(stream, prefix, map_type=_objects(twice)):
+            bounded = _Bounded(file, stream)
+            for record in ijson.items(bounded, prefix, map_type=_objects(twice)):
+                bounded.start = stream.taken
                 waiting.append(record)
                 if twice:
                     where = f"record {number + len(waiting)}"
@@ -69,6 +73,20 @@ class JsonDocument:
         ]
         rows = self._shape.records([record for record in found if isinstance(record, dict)])
         return Batch(rows, _origin(file, numbers), bad=bad)
+
+
+class _Bounded:
+    """What the parser reads from: it holds what it has not given yet, a text without an end to the last byte."""
+
+    def __init__(self, file: File, stream: Stream) -> None:
+        self.start = 0
+        self._file = file
+        self._stream = stream
+
+    def read(self, size: int = -1) -> bytes:
+        if self._stream.taken - self.start > _LONGEST:
+            raise SourceError(f"{self._file.name}: has {_LONGEST >> 20} MB without the end of a record")
+        return self._stream.read(size)
 
 
 def _objects(twice: list[str]) -> type[dict[str, Any]]:

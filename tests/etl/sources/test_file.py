@@ -4,8 +4,11 @@ import bz2
 import gzip
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pyarrow as pa
@@ -282,6 +285,17 @@ def test_files_with_other_columns_are_refused_before_a_row_is_read(folder: Path)
         source_of(file("*.csv")).open(None)
 
 
+def test_parquet_files_with_more_or_fewer_columns_are_refused_by_name(folder: Path) -> None:
+    pq.write_table(pa.table({"id": [1], "amount": [1]}), folder / "a.parquet")
+    pq.write_table(pa.table({"amount": [1], "id": [1]}), folder / "b.parquet")
+    assert read(file("*.parquet")).rows == [{"id": 1, "amount": 1}] * 2
+    pq.write_table(pa.table({"id": [1], "total": [1]}), folder / "c.parquet")
+    with pytest.raises(
+        SourceError, match=r"c\.parquet: has other columns than a\.parquet: lacks amount; has also total"
+    ):
+        source_of(file("*.parquet")).open(None)
+
+
 def test_parquet_files_with_other_types_are_refused_by_column(folder: Path) -> None:
     pq.write_table(pa.table({"id": [1]}), folder / "a.parquet")
     pq.write_table(pa.table({"id": ["1"]}), folder / "b.parquet")
@@ -357,6 +371,13 @@ _GZIP = gzip.compress(b"id,text\n" + b"1,some text\n" * 10_000)
         ("a.csv.gz", b"id,text\n1,2\n", "a.csv.gz: cannot be decompressed"),
         ("a.csv.bz2", b"id,text\n1,2\n", "a.csv.bz2: cannot be decompressed"),
         ("a.csv.zst", b"id,text\n1,2\n", "a.csv.zst: cannot be decompressed"),
+        (
+            "a.csv.bz2",
+            bz2.compress(b"id\n" + b"1\n" * 10_000)[:-8],
+            "a.csv.bz2: is cut off: its compressed data has no",
+        ),
+        ("a.ndjson.zst", zstd(b'{"id":1}\n' * 10_000)[:-8], "a.ndjson.zst: is cut off: its compressed data has no end"),
+        ("a.json.gz", gzip.compress(b'[{"id":1}]')[:-3], "a.json.gz: is cut off: its compressed data has no end"),
         ("a.parquet", b"id,text\n1,2\n", "a.parquet: "),
         ("a.parquet", b"", "a.parquet: "),
         ("a.ndjson", b'{"id":1}\n\0', "a.ndjson: holds a NUL byte"),
@@ -398,6 +419,49 @@ def test_a_missing_file_and_a_folder_are_told_apart() -> None:
         read(file("a.csv"))
     with pytest.raises(SourceError, match="is a folder"):
         read(file(".", format="csv"))
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize("name", ["a.csv", "*.csv"])
+def test_what_may_not_be_read_is_told_and_is_no_empty_folder(name: str) -> None:
+    with TemporaryDirectory() as inbox:  # where others may go, too
+        Path(inbox, "a.csv").write_text("id\n1\n")
+        Path(inbox).chmod(0)
+        with someone_else(), pytest.raises(SourceError, match="Permission denied") as caught:
+            read(file(f"{inbox}/{name}", incremental=True))
+    assert caught.value.hint == "the user that reads needs the right to"
+
+
+@contextmanager
+def someone_else() -> Iterator[None]:
+    """Not root, who may read everything."""
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+
+
+@pytest.mark.parametrize(
+    ("name", "begin", "message"),
+    [
+        ("a.ndjson", b'{"a":"', "a.ndjson: a line is longer than 1 MB"),
+        ("a.json", b'[{"id":1},{"a":"', "a.json: has 1 MB without the end of a record"),
+        ("a.json", b'{"a":"', "a.json: has 1 MB without the end of a record"),
+        ("a.json", b'[{"a":"', "a.json: has 1 MB without the end of a record"),
+    ],
+)
+def test_a_text_without_an_end_does_not_fill_the_memory(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, begin: bytes, message: str
+) -> None:
+    monkeypatch.setattr(lines, "_LONGEST", 1 << 20)
+    monkeypatch.setattr(json_document, "_LONGEST", 1 << 20)
+    (folder / name).write_bytes(begin + b"x" * (12 << 20))
+    with pytest.raises(SourceError) as caught:
+        read(file(name))
+    assert str(caught.value).startswith(message)
 
 
 def test_an_empty_ndjson_file_has_no_rows(folder: Path) -> None:
