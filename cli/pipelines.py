@@ -16,7 +16,7 @@ from errors import ConfigError, Problem
 if TYPE_CHECKING:
     from etl.partitions import Partition
     from etl.pipeline import Destination, Pipeline, Source
-    from etl.run import PreviewRow
+    from etl.preview import PreviewRow
     from etl.stream import Broken, RunReport
 
 
@@ -88,15 +88,16 @@ def check(context: click.Context, paths: tuple[Path, ...], as_json: bool) -> Non
 @click.command()
 @click.argument("name")
 @click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 1000), help="How many rows to read.")
+@click.option("--full-refresh", is_flag=True, help="From the start, not from where the last run stopped.")
 @json_option
-def preview(name: str, limit: int, as_json: bool) -> None:
-    """Show what a run would make of its first rows.
+def preview(name: str, limit: int, full_refresh: bool, as_json: bool) -> None:
+    """Show what a run would do with its first rows.
 
-    Nothing is written. NAME is the pipeline.
+    Which it would insert, update, filter out or set aside, and why. Nothing is written. NAME is the pipeline.
     """
-    from etl.run import preview as preview_rows
+    from etl.preview import preview as preview_rows
 
-    rows = preview_rows(find_pipeline(name), limit)
+    rows = preview_rows(find_pipeline(name), limit, full_refresh=full_refresh)
     if as_json:
         say_json([_preview_dict(row) for row in rows])
     elif rows:
@@ -220,7 +221,7 @@ def report_dict(report: RunReport) -> dict[str, object]:
 
 def _preview_dict(row: PreviewRow) -> dict[str, object]:
     return {
-        "outcome": _outcome(row),
+        "outcome": row.outcome,
         "source": row.source,
         "result": row.result,
         "broken": [{"column": one.column, "rule": one.rule, "message": one.message} for one in row.broken],
@@ -229,11 +230,7 @@ def _preview_dict(row: PreviewRow) -> dict[str, object]:
 
 def _preview_cells(number: int, row: PreviewRow) -> tuple[object, ...]:
     result = _lines(row.result or {}) if not row.broken else broken_lines(row.broken)
-    return number, _outcome(row), _lines(row.source), result
-
-
-def _outcome(row: PreviewRow) -> str:
-    return "broken" if row.broken else "filtered" if row.filtered else "loaded"
+    return number, row.outcome, _lines(row.source), result
 
 
 def _lines(values: Mapping[str, object]) -> str:

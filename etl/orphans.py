@@ -35,7 +35,8 @@ def orphans(references: References, connection: str | None, values: pa.Array) ->
         return np.zeros(len(values), np.bool_)
     distinct, places = _distinct(values)
     missing = np.ones(len(distinct), np.bool_)
-    missing[open_warehouse(resolve(url)).find(references.table, references.column, distinct)] = False
+    looked_up = pa.record_batch({references.column: distinct})
+    missing[open_warehouse(resolve(url)).find(references.table, looked_up)] = False
     orphan: Mask = pc.fill_null(pa.array(missing).take(places), fill_value=False).to_numpy(zero_copy_only=False)
     return orphan
 

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from etl.destinations.warehouse import Scope
 
 DAY = timedelta(days=1)
-_MOMENTS = {"date", "timestamp", "timestamptz"}
 _EXAMPLES = {"hour": "2024-01-05T13:00", "day": "2024-01-05", "week": "2024-01-01 (a Monday)", "month": "2024-01-01"}
 
 
@@ -32,7 +31,7 @@ class Partition:
         by: The column, by its name after `map`.
         name: What the run is called: `2024-01-05`, `2024-01-01..2024-02-01`, `eu`.
         column: The column, by the source's name.
-        moved: Whether the rules may make another moment of a value (by its zone or its format).
+        moved: Whether the rules make another moment of a value, by its zone.
         since: The first moment, in UTC.
         until: The first moment after.
         values: The values, as text.
@@ -172,7 +171,8 @@ def about(pipeline: Pipeline, partition: Partition) -> Pipeline:
 def _made(pipeline: Pipeline, declared: Partitions, since: datetime, until: datetime) -> Partition:
     one = until == _following(declared, since)
     name = _named(declared, since) if one else f"{_named(declared, since)}..{_named(declared, until)}"
-    moved = pipeline.transform.convert.get(declared.by, "timestamp") not in _MOMENTS
+    conversion = pipeline.transform.convert.get(declared.by)
+    moved = conversion is not None and conversion.timezone is not None
     return Partition(declared.by, name, _read(pipeline, declared.by), moved, since, until)
 
 

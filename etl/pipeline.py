@@ -1018,18 +1018,29 @@ def _unpartitionable(by: str, partitions: Partitions, data: dict[str, Any]) -> s
     """Why a pipeline cannot have these partitions, if it cannot."""
     transform: Transform = data["transform"]
     database = data["source"].type == "database"
-    if data["destination"].type != "database":
-        return "`partitions` need a table that can be replaced in parts; load into a database"
-    if not transform.keeps_rest and by not in [*transform.named_columns, *transform.derive]:
-        return f"`{by}` is not in the result; name it in `map`"
-    if partitions.every and not transform.convert.get(by, "timestamp").startswith(("date", "timestamp")):
-        kind = transform.convert[by]
-        return f"`{by}` is converted to {kind}, which is no time; convert it to date, timestamp or timestamptz"
-    if database and by in transform.derive:
-        return f"`{by}` is derived, so the database cannot be asked for its rows; use a column that the source has"
-    if database and partitions.values and by in transform.convert:
-        return f"`{by}` is converted, so the database cannot be asked for its values; leave it out of `convert`"
-    return None
+    conversion = transform.convert.get(by)
+    kind = conversion.type if conversion else "timestamp"
+    reasons = {
+        "`partitions` need a table that can be replaced in parts; load into a database": (
+            data["destination"].type != "database"
+        ),
+        f"`{by}` is not in the result; name it in `map`": (
+            not transform.keeps_rest and by not in [*transform.named_columns, *transform.derive]
+        ),
+        f"`{by}` is converted to {kind}, which is no time; convert it to date, timestamp or timestamptz": (
+            partitions.every and not kind.startswith(("date", "timestamp"))
+        ),
+        f"`{by}` is derived, so the database cannot be asked for its rows; use a column that the source has": (
+            database and by in transform.derive
+        ),
+        f"`{by}` has a format, so the database cannot be asked for its rows; read it as a time by a `query`": (
+            database and conversion and conversion.format
+        ),
+        f"`{by}` is converted, so the database cannot be asked for its values; leave it out of `convert`": (
+            database and conversion and partitions.values
+        ),
+    }
+    return next((reason for reason, applies in reasons.items() if applies), None)
 
 
 def json_schema() -> dict[str, Any]:

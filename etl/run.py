@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from functools import partial
 
 import pyarrow as pa
@@ -22,12 +21,12 @@ from etl.partitions import Partition, about
 from etl.pipeline import Pipeline
 from etl.replay import QuarantineSource
 from etl.rules import Rules
+from etl.shown import shown
 from etl.sources import open_source
 from etl.sources.rows import as_text
 from etl.stream import (
     BadRow,
     Batch,
-    Broken,
     Extraction,
     Load,
     Partial,
@@ -130,7 +129,7 @@ def _stream(
     """Reads, judges and writes at the same time, each batch in its turn."""
     refused: list[BadRow] = []
     with (
-        closing(_rules(pipeline)) as rules,
+        closing(rules_of(pipeline)) as rules,
         closing(read_ahead(extraction)) as batches,
         WriteBehind() as behind,
     ):
@@ -174,7 +173,8 @@ def _as_read(batch: Batch, done: Transformed, refused: Sequence[Refused]) -> lis
     ]
 
 
-def _rules(pipeline: Pipeline) -> Rules:
+def rules_of(pipeline: Pipeline) -> Rules:
+    """The rules of a run; close them."""
     return Rules(pipeline.transform, connection=getattr(pipeline.destination, "connection", None))
 
 
@@ -184,7 +184,7 @@ def _count(report: RunReport, batch: Batch, rows: pa.RecordBatch, bad: Sequence[
     report.filtered += filtered
     report.quarantined += len(bad)
     report.schema = {field.name: str(field.type) for field in rows.schema}
-    report.preview = report.preview or _shown(rows.slice(0, SAMPLE))
+    report.preview = report.preview or shown(rows.slice(0, SAMPLE))
     report.rejected = [*report.rejected, *bad[: SAMPLE - len(report.rejected)]]
 
 
@@ -256,69 +256,3 @@ def _announce(pipeline: Pipeline, run_id: str, outcome: str, data: Mapping[str, 
             log.publish([event])
     except PivotalError as error:
         logger.warning("pipeline %s: its %s event was not published: %s", pipeline.name, outcome, error.message)
-
-
-@dataclass(frozen=True, slots=True)
-class PreviewRow:
-    """A row as it was read, beside what the rules make of it.
-
-    Args:
-        source: The row as it was read.
-        result: The row as it would be loaded; None if it is filtered or broken.
-        broken: The rules that it breaks.
-        filtered: Whether `filter` leaves it out.
-    """
-
-    source: Mapping[str, object]
-    result: Mapping[str, object] | None
-    broken: Sequence[Broken]
-    filtered: bool
-
-
-def preview(pipeline: Pipeline, limit: int) -> list[PreviewRow]:
-    """What a run would make of its first rows; writes nothing and moves no cursor.
-
-    Args:
-        pipeline: The pipeline.
-        limit: How many rows to read at most.
-
-    Raises:
-        PivotalError: The source or the rules failed.
-    """
-    rows: list[PreviewRow] = []
-    destination = open_destination(pipeline)
-    state, contract = destination.state(), Contract(pipeline.transform, destination)
-    with (
-        closing(open_source(pipeline).open(state)) as extraction,
-        closing(_rules(pipeline)) as rules,
-    ):
-        for batch in extraction:
-            rows += [PreviewRow(bad.row, None, bad.broken, filtered=False) for bad in batch.bad]
-            for index in range(min(batch.rows.num_rows, limit - len(rows))):
-                rows.append(_preview_row(rules, contract, batch, index))
-            if len(rows) >= limit:
-                break
-    return rows[:limit]
-
-
-def _preview_row(rules: Rules, contract: Contract, batch: Batch, index: int) -> PreviewRow:
-    one = batch.rows.slice(index, 1)
-    done = rules.apply(Batch(one, lambda _: batch.origin(index)))
-    result = _shown(contract.apply(done.good))[0] if done.good.num_rows else None
-    broken = done.bad[0].broken if done.bad else ()
-    return PreviewRow(_shown(one)[0], result, broken, filtered=done.filtered == 1)
-
-
-def _shown(rows: pa.RecordBatch) -> list[dict[str, object]]:
-    """Rows for people to look at."""
-    columns = [_values(column) for column in rows.columns]
-    return [dict(zip(rows.schema.names, row, strict=True)) for row in zip(*columns, strict=True)]
-
-
-def _values(column: pa.Array) -> list[object]:
-    """A column's values; as text where Python has no such value (a date before Christ or after 9999)."""
-    try:
-        values: list[object] = column.to_pylist()
-    except (OverflowError, ValueError):
-        values = column.cast(pa.string()).to_pylist()
-    return values

@@ -13,36 +13,39 @@ from etl.quoting import quoted
 _STAGE = Name(["_pivotal_lookup"], temporary=True)
 
 
-def find(database: Database, label: str, table: str, column: str, values: pa.Array) -> list[int]:
-    """The places of the values that a table's column has.
+def find(database: Database, label: str, table: str, rows: pa.RecordBatch) -> list[int]:
+    """The places of the rows whose values a row of the table has.
 
     Args:
         database: Where the table is; the transaction is not to be committed.
         label: What the database is called.
         table: The table.
-        column: Its column.
-        values: Values, none of them NULL.
+        rows: Values, none of them NULL, by the table's columns.
 
     Raises:
         DestinationError: There is no such table or column, or it holds values of another type.
     """
     name = database.name(table)
-    looked_up = _column(database, label, name, table, column)
-    places = pa.array(range(len(values)), pa.int64())
-    rows = keep(table, pa.record_batch({"place": places, "value": values}))
-    kind = rows.schema.field("value").type
-    if looked_up.type is None or not (fits(kind, looked_up.type) or fits(looked_up.type, kind)):
+    columns = [_column(database, label, name, table, column) for column in rows.schema.names]
+    places = pa.array(range(rows.num_rows), pa.int64())
+    values = {f"value{number}": array for number, array in enumerate(rows.columns)}
+    staged = keep(table, pa.record_batch({"place": places, **values}))
+    for column, field in zip(columns, list(staged.schema)[1:], strict=True):
+        _check_type(label, table, column, field.type)
+    made = [database.new_column(field.name, field.type, keyed=False) for field in staged.schema]
+    create(database, _STAGE, [each for each in made if each])
+    database.insert(_STAGE, staged)
+    same = " AND ".join(f"t.{quoted(column.name)} = s.value{number}" for number, column in enumerate(columns))
+    found = database.query(f"SELECT DISTINCT s.place FROM {_STAGE.sql} AS s JOIN {name.sql} AS t ON {same}")
+    return [place for (place,) in found]
+
+
+def _check_type(label: str, table: str, column: Column, kind: pa.DataType) -> None:
+    if column.type is None or not (fits(kind, column.type) or fits(column.type, kind)):
         raise DestinationError(
-            f"{label}: column {column} of {table} is {looked_up.declared}, the values to be looked up are {kind}",
+            f"{label}: column {column.name} of {table} is {column.declared}, the values to be looked up are {kind}",
             hint="give them the column's type in `convert`",
         )
-    staged = [database.new_column(field.name, field.type, keyed=False) for field in rows.schema]
-    create(database, _STAGE, [each for each in staged if each])
-    database.insert(_STAGE, rows)
-    found = database.query(
-        f"SELECT DISTINCT s.place FROM {_STAGE.sql} AS s JOIN {name.sql} AS t ON t.{quoted(looked_up.name)} = s.value"
-    )
-    return [place for (place,) in found]
 
 
 def _column(database: Database, label: str, name: Name, table: str, column: str) -> Column:

@@ -125,12 +125,12 @@ class SqlWarehouse:
             keys = {database.key(column.name) for column in database.columns(database.name(table))}
         return ColumnNames(keys, database.key) if keys else None
 
-    def find(self, table: str, column: str, values: pa.Array) -> list[int]:
+    def find(self, table: str, rows: pa.RecordBatch) -> list[int]:
         """See `Warehouse.find`."""
         if not self.exists():
             raise lookup.no_table(self.label, table)
         with closing(self.connect(False)) as database:
-            return lookup.find(database, self.label, table, column, values)
+            return lookup.find(database, self.label, table, rows)
 
     def quarantined(self, name: str, limit: int | None = None) -> list[Quarantined]:
         """See `Warehouse.quarantined`."""

@@ -155,8 +155,8 @@ class Warehouse(Protocol):
         """The table's columns, as the database compares names; None if there is no such table."""
         ...
 
-    def find(self, table: str, column: str, values: pa.Array) -> list[int]:
-        """The places of those of the values that a table's column has; none of the values is NULL.
+    def find(self, table: str, rows: pa.RecordBatch) -> list[int]:
+        """The places of those of the rows whose values a row of the table has; none of the values is NULL.
 
         Raises:
             DestinationError: There is no such table or column, or it holds values of another type.

@@ -243,7 +243,7 @@ def test_partitions_that_are_not_there_are_refused(
 
 def test_a_preview_shows_source_beside_result_and_writes_nothing(shop: Path, pivotal: Pivotal) -> None:
     answer = pivotal("preview", "orders", "--json")
-    assert [row["outcome"] for row in answer.json] == ["loaded", "broken", "broken", "filtered", "loaded"]
+    assert [row["outcome"] for row in answer.json] == ["inserted", "broken", "broken", "filtered", "inserted"]
     assert answer.json[0]["source"] == {"id": 1, "amt": "10.50", "status": "paid"}
     assert answer.json[0]["result"] == {"order_id": 1, "amount": "10.50", "status": "paid"}
     assert answer.json[1]["broken"][0]["rule"] == "convert: decimal(18,2)"
@@ -257,6 +257,24 @@ def test_a_preview_for_people_escapes_what_a_terminal_would_obey(pivotal: Pivota
     assert "status = open\\x1b[31m" in answer.out
     assert "amount: '-1' is less than 0 (min: 0)" in answer.out
     assert "id = 4" not in answer.out
+
+
+def test_a_preview_tells_which_rows_the_destination_has(shop: Path, pivotal: Pivotal) -> None:
+    pivotal("run", "orders")
+    change(shop, "INSERT INTO orders VALUES (6, '8', 'paid')")
+    answer = pivotal("preview", "orders", "--json")
+    outcomes = ["updated", "broken", "broken", "filtered", "updated", "inserted"]
+    assert [row["outcome"] for row in answer.json] == outcomes
+    assert loaded(shop) == [(1, "10.50"), (5, "7.00")]
+
+
+def test_a_preview_starts_where_a_run_would_or_at_the_beginning(shop: Path, pivotal: Pivotal) -> None:
+    incremental = "table: orders\n  incremental: {cursor: id}"
+    (shop / "pipelines/orders.yaml").write_text(ORDERS.replace("table: orders\nt", incremental + "\nt"))
+    pivotal("run", "orders")
+    for arguments, expected in (([], [5]), (["--full-refresh"], [1, 2, 3, 4, 5])):
+        shown = pivotal("preview", "orders", "--json", *arguments).json
+        assert [row["source"]["id"] for row in shown] == expected
 
 
 # --- quarantine -----------------------------------------------------------------------------------------------

@@ -16,7 +16,8 @@ import pytest
 from errors import RuleError
 from etl.loader import check
 from etl.pipeline import Pipeline
-from etl.run import preview, run_pipeline
+from etl.preview import preview
+from etl.run import run_pipeline
 from etl.stream import RunReport
 
 Table = Callable[[], tuple[list[str], list[tuple[Any, ...]]]]

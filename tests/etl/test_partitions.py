@@ -184,6 +184,12 @@ def test_a_database_is_asked_for_no_less_than_the_partition(kind: str, asked: tu
     assert partition.asked(kind) == asked
 
 
+def test_a_database_is_asked_for_a_day_more_where_a_zone_moves_what_it_has() -> None:
+    zoned = {"type": "timestamptz", "timezone": "America/New_York"}
+    moved = partition_of(pipeline(transform={"convert": {"created_at": zoned}}), "2024-01-05")
+    assert moved.asked("timestamp") == ("between", ["2024-01-04", "2024-01-07"])
+
+
 # --- what cannot be ---------------------------------------------------------------------------------------------
 
 
@@ -227,6 +233,7 @@ def test_a_range_that_is_empty_or_of_values_is_refused() -> None:
         ({"partitions": DAILY | {"by": "day"}, "transform": {"map": {"id": "id"}}}, "`day` is not in the result"),
         ({"partitions": REGIONS, "transform": {"convert": {"region": "string"}}}, "`region` is converted"),
         ({"transform": {"map": {"made": "created_at"}, "convert": {"created_at": "string"}}}, "converted to string"),
+        ({"transform": {"convert": {"created_at": {"type": "date", "format": "%Y-%d-%m"}}}}, "has a format"),
         ({"destination": {"type": "file", "path": "lake", "write": "append"}}, "load into a database"),
     ],
 )

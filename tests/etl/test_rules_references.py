@@ -18,7 +18,8 @@ from errors import DestinationError, PivotalError
 from etl.destinations.warehouse import Target, open_warehouse
 from etl.loader import check
 from etl.pipeline import Pipeline
-from etl.run import preview, run_pipeline
+from etl.preview import preview
+from etl.run import run_pipeline
 from etl.stream import RunReport
 
 

@@ -1,0 +1,104 @@
+"""What a run would do with its first rows. Nothing is written, and no cursor moves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import pyarrow as pa
+
+from etl.contract import Contract
+from etl.destinations import open_destination
+from etl.pipeline import DatabaseDestination, Pipeline
+from etl.rules import Rules
+from etl.run import rules_of
+from etl.shown import shown
+from etl.sources import open_source
+from etl.stream import Batch, Broken, Destination
+
+Outcome = Literal["inserted", "updated", "filtered", "broken"]
+
+
+@dataclass(frozen=True, slots=True)
+class PreviewRow:
+    """A row as it was read, beside what the rules make of it.
+
+    Args:
+        source: The row as it was read.
+        outcome: What would become of it. `updated`: the destination has a row with this key.
+        result: The row as it would be loaded; None if it is filtered or broken.
+        broken: The rules that it breaks.
+    """
+
+    source: Mapping[str, object]
+    outcome: Outcome
+    result: Mapping[str, object] | None = None
+    broken: Sequence[Broken] = ()
+
+
+def preview(pipeline: Pipeline, limit: int, *, full_refresh: bool = False) -> list[PreviewRow]:
+    """What a run would make of its first rows.
+
+    Args:
+        pipeline: The pipeline.
+        limit: How many rows to read at most.
+        full_refresh: Start at the beginning, not where the last run stopped.
+
+    Raises:
+        PivotalError: The source or the rules failed, or the destination cannot be read.
+    """
+    destination = open_destination(pipeline)
+    state, contract = destination.state(), Contract(pipeline.transform, destination)
+    rows: list[PreviewRow] = []
+    good: dict[int, pa.RecordBatch] = {}
+    with (
+        closing(open_source(pipeline).open(None if full_refresh else state)) as extraction,
+        closing(rules_of(pipeline)) as rules,
+    ):
+        for batch in extraction:
+            rows += [PreviewRow(bad.row, "broken", broken=bad.broken) for bad in batch.bad]
+            for one in _singly(batch, limit - len(rows)):
+                row, loaded = _judged(one, rules, contract)
+                good |= {len(rows): loaded} if loaded.num_rows else {}
+                rows.append(row)
+            if len(rows) >= limit:
+                break
+    for place in _there(pipeline, destination, good):
+        rows[place] = replace(rows[place], outcome="updated")
+    return rows[:limit]
+
+
+def _singly(batch: Batch, limit: int) -> Iterator[Batch]:
+    for index in range(min(batch.rows.num_rows, limit)):
+        yield Batch(batch.rows.slice(index, 1), lambda _, index=index: batch.origin(index))  # type: ignore[misc]
+
+
+def _judged(one: Batch, rules: Rules, contract: Contract) -> tuple[PreviewRow, pa.RecordBatch]:
+    """What becomes of a row, and the row as it would be loaded, if it would."""
+    done = rules.apply(one)
+    (source,) = shown(one.rows)
+    if done.bad:
+        return PreviewRow(source, "broken", broken=done.bad[0].broken), done.good
+    if done.filtered:
+        return PreviewRow(source, "filtered"), done.good
+    loaded = contract.apply(done.good)
+    return PreviewRow(source, "inserted", shown(loaded)[0]), loaded
+
+
+def _there(pipeline: Pipeline, destination: Destination, good: Mapping[int, pa.RecordBatch]) -> list[int]:
+    """Places of rows that a merge would find in the table, by their keys."""
+    declared = pipeline.destination
+    if not isinstance(declared, DatabaseDestination) or declared.write != "merge" or destination.columns() is None:
+        return []
+    from etl.destinations.warehouse import open_warehouse
+    from etl.loader import resolve
+
+    keyed = {place: rows.select(declared.key) for place, rows in good.items()}
+    whole = {place: key for place, key in keyed.items() if not any(column.null_count for column in key.columns)}
+    if not whole:
+        return []
+    places = list(whole)
+    found = open_warehouse(resolve(declared.connection)).find(declared.table, pa.concat_batches(list(whole.values())))
+    return [places[each] for each in found]
