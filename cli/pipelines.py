@@ -154,7 +154,16 @@ def show_report(report: RunReport, *, as_json: bool, quarantine: bool = True) ->
     if as_json:
         say_json(report_dict(report) | {"rows_per_second": per_second})
         return
-    counts = ("extracted", "loaded", "  inserted", "  updated", "filtered", "quarantined", "deduplicated")
+    counts: tuple[str, ...] = (
+        "extracted",
+        "loaded",
+        "  inserted",
+        "  updated",
+        "filtered",
+        "quarantined",
+        "deduplicated",
+    )
+    counts += ("deleted",) if report.deleted else ()
     table((report.pipeline, "rows"), [(name, getattr(report, name.strip())) for name in counts])
     say(f"{report.seconds:.2f} s, {per_second:,} rows/s. The result is in {report.destination}.")
     if report.quarantined and quarantine:
@@ -214,7 +223,8 @@ def report_dict(report: RunReport) -> dict[str, object]:
     """
     names = (
         "pipeline", "run_id", "source", "destination", "extracted", "loaded", "inserted", "updated", "filtered",
-        "quarantined", "deduplicated", "bytes_read", "seconds", "peak_memory", "state_before", "state_after", "schema",
+        "quarantined", "deduplicated", "deleted", "bytes_read", "seconds", "peak_memory", "state_before", "state_after",
+        "schema",
     )  # fmt: skip
     return {name: getattr(report, name) for name in names}
 

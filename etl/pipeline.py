@@ -609,8 +609,9 @@ class ApiSource(Model):
     @field_validator("concurrency")
     @classmethod
     def _is_addressable(cls, concurrency: int, info: ValidationInfo) -> int:
-        addressable = isinstance(info.data.get("pagination"), PagePagination | OffsetPagination)
-        if concurrency > 1 and not addressable and not info.data.get("for_each"):
+        if concurrency == 1 or not {"pagination", "for_each"} <= set(info.data):
+            return concurrency
+        if not isinstance(info.data["pagination"], PagePagination | OffsetPagination) and not info.data["for_each"]:
             raise ValueError(
                 "`concurrency` needs pages that can be asked for before the one before them has come; "
                 "it goes with `for_each`, and with pagination by page or offset"
@@ -620,7 +621,8 @@ class ApiSource(Model):
     @field_validator("resume")
     @classmethod
     def _has_pages(cls, resume: bool, info: ValidationInfo) -> bool:
-        if resume and (info.data.get("for_each") or not info.data.get("pagination")):
+        known = {"pagination", "for_each"} <= set(info.data)
+        if resume and known and (info.data["for_each"] or not info.data["pagination"]):
             raise ValueError("`resume` needs pages; it goes with `pagination`, without `for_each`")
         return resume
 

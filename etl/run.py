@@ -192,6 +192,7 @@ def _settle(load: Load, report: RunReport) -> None:
     loaded = load.loaded()
     report.inserted, report.updated = loaded.inserted, loaded.updated
     report.deduplicated += loaded.deduplicated
+    report.deleted = loaded.deleted
     report.quarantined += loaded.refused
     if not report.balanced:
         raise AccountingError(
@@ -202,12 +203,12 @@ def _settle(load: Load, report: RunReport) -> None:
 
 
 def _writing(pipeline: Pipeline, full_refresh: bool, replay: bool) -> Pipeline:
-    """A full refresh must not append what is there already; a replay must not replace what is there by a few rows."""
+    """A full refresh must not append what is there already; a replay must leave alone what it does not bring."""
     instead = {"replace": "append"} if replay else {"append": "replace"} if full_refresh else {}
-    write = instead.get(pipeline.destination.write)
-    if write is None:
-        return pipeline
-    destination = pipeline.destination.model_copy(update={"write": write})
+    changes: dict[str, object] = {"delete_missing": False} if replay and pipeline.destination.type == "database" else {}
+    if write := instead.get(pipeline.destination.write):
+        changes["write"] = write
+    destination = pipeline.destination.model_copy(update=changes)
     return pipeline.model_copy(update={"destination": destination})
 
 
@@ -235,6 +236,7 @@ def _counts(report: RunReport) -> dict[str, object]:
         "filtered",
         "quarantined",
         "deduplicated",
+        "deleted",
         "bytes_read",
         "seconds",
     )

@@ -154,13 +154,15 @@ class Loaded:
     """What a destination did with the rows it was given: given = inserted + updated + deduplicated + refused.
 
     `deduplicated` counts rows that were there already, unchanged, or that a newer version of the same key
-    supersedes, in the same run or (with `version`) in the table. `refused` ones are in the quarantine.
+    supersedes, in the same run or (with `version`) in the table. `refused` ones are in the quarantine. `deleted` rows were
+    in the table and not among those given (`delete_missing`).
     """
 
     inserted: int
     updated: int = 0
     deduplicated: int = 0
     refused: int = 0
+    deleted: int = 0
 
 
 class Load(Protocol):
@@ -241,7 +243,7 @@ class Destination(Protocol):
 
 @dataclass(slots=True)
 class RunReport:
-    """What a run did: extracted = loaded + filtered + quarantined + deduplicated."""
+    """What a run did: extracted = loaded + filtered + quarantined + deduplicated; `deleted` rows were not extracted."""
 
     pipeline: str
     run_id: str
@@ -253,6 +255,7 @@ class RunReport:
     filtered: int = 0
     quarantined: int = 0
     deduplicated: int = 0
+    deleted: int = 0
     bytes_read: int = 0
     seconds: float = 0.0
     peak_memory: int = 0

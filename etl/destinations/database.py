@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Container, Sequence
 
 import pyarrow as pa
@@ -9,7 +10,9 @@ import pyarrow as pa
 from etl.destinations.beside import Beside, BesideLoad
 from etl.destinations.warehouse import Scope, Target, Transaction, open_warehouse
 from etl.pipeline import DatabaseDestination
-from etl.stream import Loaded
+from etl.stream import BadRow, Loaded
+
+logger = logging.getLogger(__name__)
 
 
 class TableDestination(Beside):
@@ -29,7 +32,16 @@ class TableDestination(Beside):
         from etl.loader import resolve
 
         super().__init__(pipeline, open_warehouse(resolve(declared.connection)))
-        self._target = Target(declared.table, declared.write, declared.key, declared.version, scope)
+        self._target = Target(
+            declared.table,
+            declared.write,
+            declared.key,
+            declared.version,
+            scope,
+            delete_missing=declared.delete_missing,
+            soft_delete=declared.soft_delete,
+            history=declared.history,
+        )
         self.label = f"{declared.table} in {self._warehouse.label}"
 
     def columns(self) -> Container[str] | None:
@@ -48,12 +60,22 @@ class TableLoad(BesideLoad):
         self, transaction: Transaction, target: Target, pipeline: str, run_id: str, replayed: Sequence[str]
     ) -> None:
         super().__init__(transaction, pipeline, run_id, replayed)
-        self._writer = transaction.writer(target)
+        self._target, self._writer, self._complete = target, transaction.writer(target), True
 
     def write(self, rows: pa.RecordBatch) -> None:
         """See `Load.write`."""
         self._writer.write(rows)
 
+    def quarantine(self, rows: Sequence[BadRow]) -> None:
+        """See `Load.quarantine`."""
+        self._complete = self._complete and not rows
+        super().quarantine(rows)
+
     def loaded(self) -> Loaded:
-        """See `Load.loaded`."""
-        return self._writer.finish()
+        """See `Load.loaded`.
+
+        A row that is in the quarantine is not missing, and its key may be what is wrong with it: none is deleted.
+        """
+        if self._target.delete_missing and not self._complete:
+            logger.warning("%s: rows were quarantined, so no missing rows were deleted", self._target.table)
+        return self._writer.finish(complete=self._complete)

@@ -149,6 +149,7 @@ class MariaDB:
         counter="_pivotal_row BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY",
         options=f" ENGINE = InnoDB CHARACTER SET utf8mb4 COLLATE {_COLLATION}",
         drop="DROP TEMPORARY TABLE",
+        joined_update=True,
     )
 
     def __init__(self, address: Mapping[str, Any], label: str) -> None:
@@ -238,7 +239,7 @@ class MariaDB:
     def upsert(self, merge: Merge) -> tuple[int, int]:
         """See `Database.upsert`."""
         self._changed.add(merge.table.sql)
-        updated = self.run(merge.update_joined) if merge.changing else 0
+        updated = self.run(merge.update_changed) if merge.changing else 0
         return self.run(merge.insert_new), updated
 
     def commit(self) -> None:

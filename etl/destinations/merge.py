@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from etl.destinations.names import Dialect, Name
@@ -22,6 +22,8 @@ class Merge:
         version: The column that tells which of two rows is newer; without it, the row that was staged last is. NULL is
             the oldest.
         dialect: The database's words.
+        current: The column that is true in the one row of a key that counts; None if every row counts.
+        kept: Other columns that an update does not write, and that tell nothing about whether a row has changed.
     """
 
     table: Name
@@ -30,11 +32,13 @@ class Merge:
     key: Sequence[Column]
     version: Column | None
     dialect: Dialect
+    current: Column | None = None
+    kept: Sequence[Column] = ()
 
     @property
     def changing(self) -> list[Column]:
         """The columns that an update writes."""
-        return [column for column in self.columns if column not in self.key]
+        return [column for column in self.columns if column not in self.key and column not in self.kept]
 
     @property
     def delete_superseded(self) -> str:
@@ -62,16 +66,33 @@ class Merge:
     @property
     def update_changed(self) -> str:
         """Updates the rows that are not the same, unless they are newer."""
+        return self.update(self.staged_values, self.outdated)
+
+    def update(self, values: Mapping[Column, str], where: str) -> str:
+        """Updates rows (`t`) that have a staged one.
+
+        Args:
+            values: Column -> what it becomes, in SQL.
+            where: Which of them, in SQL.
+        """
+        if self.dialect.joined_update:
+            assignments = ", ".join(f"t.{_named(column)} = {value}" for column, value in values.items())
+            return f"""
+                UPDATE {self.table.sql} AS t JOIN {self.stage.sql} ON {self._matched}
+                SET {assignments} WHERE {where}"""
+        assignments = ", ".join(f"{_named(column)} = {value}" for column, value in values.items())
         return f"""
-            UPDATE {self.table.sql} AS t SET {self._assignments()} FROM {self.stage.sql}
-            WHERE {self._matched} AND {self._outdated}"""
+            UPDATE {self.table.sql} AS t SET {assignments} FROM {self.stage.sql}
+            WHERE {self._matched} AND {where}"""
 
     @property
-    def update_joined(self) -> str:
-        """The same, as MariaDB writes it."""
-        return f"""
-            UPDATE {self.table.sql} AS t JOIN {self.stage.sql} ON {self._matched}
-            SET {self._assignments("t.")} WHERE {self._outdated}"""
+    def missing(self) -> str:
+        """Whether a row of the table has no staged one, in SQL, for a statement that changes the table."""
+        stored = [f"{quoted(self.table.parts[-1])}.{_named(column)}" for column in self.key]
+        if self.dialect.hashed_in:
+            return f"({', '.join(stored)}) NOT IN (SELECT {_names(self.key)} FROM {self.stage.sql})"
+        same = " AND ".join(f"{self.staged(column)} = {name}" for column, name in zip(self.key, stored, strict=True))
+        return f"NOT EXISTS (SELECT 1 FROM {self.stage.sql} WHERE {same})"
 
     @property
     def insert_new(self) -> str:
@@ -84,36 +105,49 @@ class Merge:
     @property
     def update_or_insert(self) -> str:
         """Both in one statement, for databases that have it."""
-        names, values = _names(self.columns), ", ".join(map(self._staged, self.columns))
-        update = f"WHEN MATCHED AND {self._outdated} THEN UPDATE SET {self._assignments()}" if self.changing else ""
+        names, values = _names(self.columns), ", ".join(map(self.staged, self.columns))
+        assignments = ", ".join(f"{_named(column)} = {value}" for column, value in self.staged_values.items())
+        update = f"WHEN MATCHED AND {self.outdated} THEN UPDATE SET {assignments}" if self.changing else ""
         return f"""
             MERGE INTO {self.table.sql} AS t USING {self.stage.sql} ON {self._matched}
             {update} WHEN NOT MATCHED THEN INSERT ({names}) VALUES ({values})"""
 
     @property
-    def _matched(self) -> str:
-        return " AND ".join(f"t.{_named(column)} = {self._staged(column)}" for column in self.key)
-
-    def _assignments(self, prefix: str = "") -> str:
-        return ", ".join(f"{prefix}{_named(column)} = {self._staged(column)}" for column in self.changing)
+    def same_key(self) -> str:
+        """Whether a row of the table (`t`) and a staged one have the same key, in SQL."""
+        return " AND ".join(f"t.{_named(column)} = {self.staged(column)}" for column in self.key)
 
     @property
-    def _outdated(self) -> str:
+    def outdated(self) -> str:
         """Whether the table's row is another, and not newer."""
-        other = " OR ".join(f"NOT ({self._same(column)})" for column in self.changing)
         if self.version is None:
-            return f"({other})"
-        stored, staged = f"t.{_named(self.version)}", self._staged(self.version)
-        return f"({other}) AND ({stored} IS NULL OR {staged} >= {stored} {self.version.order})"
+            return self.different
+        stored, staged = f"t.{_named(self.version)}", self.staged(self.version)
+        return f"{self.different} AND ({stored} IS NULL OR {staged} >= {stored} {self.version.order})"
+
+    @property
+    def different(self) -> str:
+        """Whether the table's row is another."""
+        return f"({' OR '.join(f'NOT ({self._same(column)})' for column in self.changing)})"
+
+    @property
+    def staged_values(self) -> dict[Column, str]:
+        """What an update makes of each column that it writes."""
+        return {column: self.staged(column) for column in self.changing}
+
+    def staged(self, column: Column) -> str:
+        """A staged row's value, in SQL."""
+        return f"{self.stage.sql}.{_named(column)}"
+
+    @property
+    def _matched(self) -> str:
+        return self.same_key + (f" AND t.{_named(self.current)}" if self.current else "")
 
     def _same(self, column: Column) -> str:
-        stored, staged = f"t.{_named(column)}", self._staged(column)
+        stored, staged = f"t.{_named(column)}", self.staged(column)
         if not column.identity:
             stored, staged = (f"CAST({value} AS {self.dialect.text})" for value in (stored, staged))
         return f"{stored} {self.dialect.same} {staged}"
-
-    def _staged(self, column: Column) -> str:
-        return f"{self.stage.sql}.{_named(column)}"
 
 
 def _named(column: Column) -> str:

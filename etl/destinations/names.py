@@ -54,6 +54,8 @@ class Dialect:
         counter: How `row_id` is declared; empty if it is there by itself.
         options: What a CREATE TABLE says at its end.
         drop: What drops a temporary table.
+        joined_update: Whether an UPDATE names its other table by JOIN, not by FROM.
+        hashed_in: Whether NOT IN is fast without an index, and NOT EXISTS is not.
     """
 
     row_id: str
@@ -62,6 +64,8 @@ class Dialect:
     counter: str = ""
     options: str = ""
     drop: str = "DROP TABLE"
+    joined_update: bool = False
+    hashed_in: bool = False
 
 
 def split(table: str) -> tuple[str, str]:

@@ -16,7 +16,7 @@ from etl.destinations.merge import Merge
 from etl.destinations.names import Dialect, Name
 from etl.destinations.scope import bounds, refuse_outside
 from etl.destinations.types import Column, fit, keep, untyped
-from etl.destinations.warehouse import Bound, Target
+from etl.destinations.warehouse import VALID_FROM, Bound, Target
 from etl.quoting import quoted
 
 _numbers = count()
@@ -157,9 +157,17 @@ class Table:
         if self.exists:
             widen(self.database, self.name, new)
         else:
-            create(self.database, self.name, new, [self.column(name).name for name in self.target.key])
+            create(self.database, self.name, new, [self.column(name).name for name in self._primary_key])
         self.exists = True
         self._has = set(self._columns)
+
+    def has(self, name: str) -> bool:
+        """Whether the table has the column already."""
+        return self.database.key(name) in self._has
+
+    @property
+    def _primary_key(self) -> list[str]:
+        return [*self.target.key, *([VALID_FROM] if self.target.history else [])]
 
     def _look(self) -> None:
         found = {self.database.key(column.name): column for column in self.database.columns(self.name)}

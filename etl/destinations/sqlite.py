@@ -90,7 +90,7 @@ class SQLite:
         writes: Whether the transaction may write.
     """
 
-    dialect = Dialect(row_id="_rowid_", same="IS")
+    dialect = Dialect(row_id="_rowid_", same="IS", hashed_in=True)
 
     def __init__(self, path: Path, label: str, *, writes: bool) -> None:
         self._label = label

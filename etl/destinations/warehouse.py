@@ -26,6 +26,9 @@ import pyarrow as pa
 from errors import DestinationError
 from etl.stream import BadRow, Loaded, Quarantined, State
 
+VALID_FROM, VALID_TO, IS_CURRENT = "valid_from", "valid_to", "is_current"
+"""The columns of a history: a row is valid from a moment on, up to but without another (NULL while it is current)."""
+
 Bound = bool | int | Decimal | str | date | datetime
 
 
@@ -65,7 +68,10 @@ class Target:
         key: Columns that identify a row. Never NULL.
         version: With `merge`: a row is updated only by one whose version is not older; the highest one of a
             transaction wins. Without it the last row wins.
-        scope: The rows that `replace` replaces; None for all of them.
+        scope: The rows that `replace` replaces and `delete_missing` deletes; None for all of them.
+        delete_missing: With `merge`: rows that are not written are deleted.
+        soft_delete: With `delete_missing`: the column that takes the time of deletion, instead.
+        history: With `merge`: a row that changes is closed, and a new one begins (see `etl.destinations.history`).
     """
 
     table: str
@@ -73,6 +79,9 @@ class Target:
     key: Sequence[str] = ()
     version: str | None = None
     scope: Scope | None = None
+    delete_missing: bool = False
+    soft_delete: str | None = None
+    history: bool = False
 
 
 class Writer(Protocol):
@@ -86,11 +95,15 @@ class Writer(Protocol):
         """
         ...
 
-    def finish(self) -> Loaded:
+    def finish(self, *, complete: bool = True) -> Loaded:
         """Ends the writing, inside the transaction, and counts by the database's own counts what it did.
 
+        Args:
+            complete: Whether every row that there is was written; else `delete_missing` deletes none.
+
         Raises:
-            DestinationError: As for `write`; a key is NULL or, for `append` and `replace`, there already.
+            DestinationError: As for `write`; a key is NULL or, for `append` and `replace`, there already; all rows
+                of the table would be missing.
         """
         ...
 

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
 from functools import cached_property
 
 import pyarrow as pa
 
 from errors import DestinationError
+from etl.destinations import history
 from etl.destinations.merge import Merge
 from etl.destinations.names import Name
 from etl.destinations.spool import Spool
 from etl.destinations.sql import Database, Table, create, widen
 from etl.destinations.types import Column
-from etl.destinations.warehouse import Target, Writer
+from etl.destinations.warehouse import IS_CURRENT, VALID_TO, Target, Writer
+from etl.quoting import quoted
 from etl.stream import Loaded
 
 
@@ -39,7 +43,7 @@ class Loader:
             self._replace()
             self._inserted += table.database.insert(table.name, fitted)
 
-    def finish(self) -> Loaded:
+    def finish(self, *, complete: bool = True) -> Loaded:  # noqa: ARG002  (a replacement is complete by itself)
         """See `Writer.finish`."""
         self._replace()  # by nothing, if no row came
         return Loaded(inserted=self._inserted)
@@ -71,13 +75,14 @@ class Merger:
 
     def __init__(self, database: Callable[[], Database], target: Target) -> None:
         self._database, self._target = database, target
+        self._now = datetime.now(UTC)
         self._staged = 0
         self._columns: dict[str, Column] = {}
 
     def write(self, rows: pa.RecordBatch) -> None:
         """See `Writer.write`."""
         table = self._table
-        fitted = table.fit(rows)
+        fitted = table.fit(self._marked(rows))
         self._check_names(fitted)
         new = {name: table.column(name) for name in fitted.schema.names if name not in self._columns}
         if self._columns:
@@ -88,13 +93,17 @@ class Merger:
         if fitted.num_rows:
             self._staged += table.database.insert(self._stage, fitted)
 
-    def finish(self) -> Loaded:
+    def finish(self, *, complete: bool = True) -> Loaded:
         """See `Writer.finish`."""
         if not self._columns:
-            return Loaded(inserted=0)
+            return Loaded(inserted=0, deleted=self._delete_all() if complete else 0)
+        if self._target.history:
+            history.refuse_other(self._table)
         self._table.make()
         self._table.database.lock(self._table.name)
         loaded = self._merge()
+        if complete:
+            loaded = replace(loaded, deleted=self._delete_missing())
         self._table.database.run(f"{self._table.database.dialect.drop} {self._stage.sql}")
         return loaded
 
@@ -107,7 +116,7 @@ class Merger:
         database, merge = self._table.database, self._statements
         superseded = database.run(merge.delete_superseded)
         rows, there = database.query(merge.count_matches)[0]
-        inserted, updated = database.upsert(merge)
+        inserted, updated = self._keep_history(merge) if self._target.history else database.upsert(merge)
         if superseded + rows != self._staged or there + inserted != rows:
             raise DestinationError(
                 f"{self._target.table}: {self._staged} rows were to be merged, but {superseded} of them are "
@@ -115,6 +124,67 @@ class Merger:
                 hint=f"the table has several rows with the same {', '.join(self._target.key)}, or a trigger on it",
             )
         return Loaded(inserted, updated, deduplicated=superseded + there - updated)
+
+    def _keep_history(self, merge: Merge) -> tuple[int, int]:
+        now = self._table.constant(merge.kept[0], [self._now])
+        return history.begin_and_close(self._table.database, merge, now)
+
+    def _delete_missing(self) -> int:
+        """Deletes the rows that were not staged; of a table whose rows would all go, none."""
+        if not self._target.delete_missing:
+            return 0
+        return self._delete_all() if self._staged == 0 else self._delete(self._statements.missing)
+
+    def _delete_all(self) -> int:
+        """No row came. In a part of the table, that may be; of the whole, it is more often a source that is broken."""
+        table = self._table
+        if not (self._target.delete_missing and table.exists):
+            return 0
+        if self._target.scope is None and table.database.query(f"SELECT 1 FROM {table.name.sql} {self._there} LIMIT 1"):
+            raise DestinationError(
+                f"{self._target.table}: no row came, so `delete_missing` would delete all that the table has",
+                hint="if that is right, delete them yourself; else look why the source, or `filter`, gives none",
+            )
+        table.database.lock(table.name)
+        return self._delete("1 = 1")
+
+    def _delete(self, which: str) -> int:
+        """Deletes rows, or marks them as deleted or as no longer current."""
+        table, target = self._table, self._target
+        where = f"{self._there} AND {which}" + (f" AND {table.scope}" if target.scope else "")
+        if target.history:
+            end = table.column(VALID_TO)
+            values = f"{quoted(end.name)} = {table.constant(end, [self._now])}, {quoted(IS_CURRENT)} = FALSE"
+        elif target.soft_delete:
+            mark = table.column(target.soft_delete)
+            values = f"{quoted(mark.name)} = {table.constant(mark, [self._now])}"
+        else:
+            return table.database.run(f"DELETE FROM {table.name.sql} {where}")
+        return table.database.run(f"UPDATE {table.name.sql} SET {values} {where}")
+
+    @property
+    def _there(self) -> str:
+        """Which rows are there as far as a reader is concerned."""
+        if self._target.history:
+            return f"WHERE {quoted(IS_CURRENT)}"
+        if self._target.soft_delete:
+            return f"WHERE {quoted(self._table.column(self._target.soft_delete).name)} IS NULL"
+        return "WHERE 1 = 1"
+
+    def _marked(self, rows: pa.RecordBatch) -> pa.RecordBatch:
+        """The rows with the columns that we keep beside theirs: they are there, and current."""
+        target = self._target
+        own = history.COLUMNS if target.history else [target.soft_delete] if target.soft_delete else []
+        for name in set(own) & set(rows.schema.names):
+            raise DestinationError(
+                f"{target.table}: the rows have a column {name} of their own",
+                hint=f"rename it: `map: {{{name}: their_{name}}}`",
+            )
+        if target.history and (target.version is None or target.version in rows.schema.names):
+            return history.as_current(target.table, rows, target.version, self._now)
+        if target.soft_delete:
+            return rows.append_column(target.soft_delete, pa.nulls(rows.num_rows, pa.timestamp("us", "UTC")))
+        return rows
 
     def _check_names(self, rows: pa.RecordBatch) -> None:
         row_id = self._table.database.dialect.row_id
@@ -138,6 +208,8 @@ class Merger:
             key=[table.column(name) for name in target.key],
             version=table.column(target.version) if target.version else None,
             dialect=table.database.dialect,
+            current=table.column(IS_CURRENT) if target.history else None,
+            kept=[table.column(name) for name in history.COLUMNS] if target.history else (),
         )
 
     @cached_property
@@ -155,10 +227,10 @@ class Spooled:
         """See `Writer.write`."""
         self._spool.write(rows)
 
-    def finish(self) -> Loaded:
+    def finish(self, *, complete: bool = True) -> Loaded:
         """See `Writer.finish`."""
         for schema in self._spool.schemas:  # where a new column would commit the transaction, rows come after it
             self._writer.write(pa.RecordBatch.from_pylist([], schema))
         for rows in self._spool:
             self._writer.write(rows)
-        return self._writer.finish()
+        return self._writer.finish(complete=complete)

@@ -65,14 +65,15 @@ def running(mariadbd: str, install_db: str) -> Iterator[MariaDB]:
     """A MariaDB of our own, on its own data folder and port."""
     with data_folder("mariadb") as folder:
         data, port, start_sql = folder / "data", free_port(), folder / "start.sql"
-        as_root = ["--user=root"] if os.geteuid() == 0 else []
-        _initialise([install_db, "--no-defaults", *as_root], data)
+        # A server that starts empties its folder for temporary tables: each has one of its own.
+        options = ["--no-defaults", f"--tmpdir={folder}", *(["--user=root"] if os.geteuid() == 0 else [])]
+        _initialise([install_db, *options], data)
         start_sql.write_text(
             f"CREATE USER IF NOT EXISTS {USER}@'%' IDENTIFIED BY '{PASSWORD}';\n"
             f"GRANT ALL ON *.* TO {USER}@'%' WITH GRANT OPTION;\n"
         )
         server = ServerProcess(
-            [mariadbd, "--no-defaults", *as_root, f"--datadir={data}", f"--socket={folder / 'socket'}",
+            [mariadbd, *options, f"--datadir={data}", f"--socket={folder / 'socket'}",
              f"--port={port}", "--bind-address=127.0.0.1", "--skip-name-resolve", f"--init-file={start_sql}",
              "--innodb-flush-log-at-trx-commit=0", "--innodb-doublewrite=0", "--innodb-flush-method=nosync"],
             ready=lambda: accepts_connections(port),

@@ -91,7 +91,7 @@ def test_a_relative_path_starts_from_the_projects_root(
     assert [path.name for path in (tmp_path / "data/new").iterdir()] == ["w.db"]
 
 
-@pytest.mark.parametrize("url", ["duckdb://", "sqlite:///", "sqlite:///:memory:", "mysql://host/db", "nonsense"])
+@pytest.mark.parametrize("url", ["duckdb://", "sqlite:///", "sqlite:///:memory:", "oracle://host/db", "nonsense"])
 def test_a_url_that_names_no_database_says_what_to_write(url: str) -> None:
     with pytest.raises(DestinationError) as error:
         open_warehouse(url)
