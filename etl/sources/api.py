@@ -7,12 +7,13 @@ from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from typing import Any
 
 from errors import SourceError
 from etl.client import Address, filled_in, open_client, param
-from etl.incremental import Cursor, Edge, earlier, start_text
+from etl.incremental import Cursor, Edge, earlier, is_number, start_text
 from etl.nested import Shape, dump
 from etl.pipeline import ApiSource, shown_url
 from etl.sources.children import child_pages
@@ -150,11 +151,11 @@ class _Reading:
         source, incremental = self._source, self._source.incremental
         params = {name: param(value) for name, value in source.params.items()}
         request = Request(url, params, filled_in(source.body))
-        if incremental and self._before is not None:
-            return request.having(incremental, incremental.param, earlier(self._before, incremental.lag))
-        if incremental and incremental.start is not None:
-            return request.having(incremental, incremental.param, start_text(incremental.start))
-        return request
+        if not incremental or (self._before is None and incremental.start is None):
+            return request
+        since = earlier(self._before, incremental.lag) if self._before is not None else start_text(incremental.start)
+        as_number = incremental.in_ == "body" and is_number(since)
+        return request.having(incremental, incremental.param, Decimal(since) if as_number else since)
 
     def _heard(self, answer: Response) -> None:
         """The first answer tells when the reading began, by the service's own clock."""

@@ -452,6 +452,17 @@ def test_the_cursor_is_sent_and_records_at_its_edge_are_not_loaded_twice(web: We
     assert read(incremental, second.state, write="merge").column("id") == [4]
 
 
+def test_the_cursor_may_be_sent_in_the_body(web: Web) -> None:
+    web.replies([Reply([{"id": 1, "at": 1000}])])
+    incremental = {"cursor": "at", "param": "filter.since", "in": "body", "start": 500}
+    declared = source(web, body={"filter": {"kind": "paid"}}, incremental=incremental)
+    read(declared, read(declared).state)
+    assert [json.loads(asked.body)["filter"] for asked in web.asked] == [
+        {"kind": "paid", "since": 500},
+        {"kind": "paid", "since": 1000},
+    ]
+
+
 def test_lag_is_taken_off_unix_time_and_iso_time(web: Web) -> None:
     for at, since in (
         (1_700_000_000, "1699999400"),
