@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -45,7 +46,8 @@ for command in (list_, check, preview, run, state, quarantine, import_, export, 
 
 
 def main() -> NoReturn:
-    """The entry point of `pivotal`."""
+    """The entry point of `pivotal`. Who asks it to end (SIGTERM) gets the same as by Ctrl-C."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(answer(sys.argv[1:]))
 
 

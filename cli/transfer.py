@@ -72,7 +72,7 @@ def import_(  # noqa: PLR0913  (an option each)
     with progress(into, quiet=as_json) as show:
         report = run_pipeline(pipeline, progress=show)
     if as_json:
-        say_json(report_dict(report) | {"types": pipeline.transform.convert})
+        say_json(report_dict(report) | {"types": _types(pipeline)})
     else:
         show_report(report, as_json=False, quarantine=False)
         _show_rejected(report)
@@ -116,8 +116,12 @@ def _given(types: tuple[str, ...], columns: dict[str, Guess]) -> dict[str, str]:
     return {name: kind for name, _, kind in pairs}
 
 
+def _types(pipeline: Pipeline) -> dict[str, str]:
+    return {name: conversion.type for name, conversion in pipeline.transform.convert.items()}
+
+
 def _show(pipeline: Pipeline, columns: dict[str, Guess]) -> None:
-    convert = pipeline.transform.convert
+    convert = _types(pipeline)
     table(
         ("column", "type", "for example"),
         [(name, convert.get(name, column.kind), ", ".join(column.samples)) for name, column in columns.items()],

@@ -58,6 +58,8 @@ def run_pipeline(
 ) -> RunReport:
     """Runs a pipeline once, from where its last run stopped, and says on the event log how it ended.
 
+    Interrupted (Ctrl-C), it publishes nothing and says that it was canceled.
+
     Args:
         pipeline: The pipeline.
         run_id: Names the run; the same id again replaces what that run wrote to files. Default: a UUIDv7.
@@ -82,6 +84,9 @@ def run_pipeline(
             report = _run(written, run_id, progress, full_refresh, replay, partition)
     except PivotalError as error:
         _announce(pipeline, run_id, "failed", {"error": type(error).__name__, "message": error.message})
+        raise
+    except BaseException as error:
+        _announce(pipeline, run_id, "canceled" if _is_cancel(error) else "failed", {"error": type(error).__name__})
         raise
     _announce(pipeline, run_id, "completed", _counts(report))
     return report
@@ -226,6 +231,11 @@ def _peak_memory() -> int:
     """The process's peak resident memory, in bytes (Linux counts in KiB, macOS in bytes)."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _is_cancel(error: BaseException) -> bool:
+    """Whether it says that somebody wants the run to end: Ctrl-C, Dagster's own; inside a query the engine says it."""
+    return not isinstance(error, Exception) or str(error) == "Query interrupted"
 
 
 def _counts(report: RunReport) -> dict[str, object]:

@@ -190,25 +190,41 @@ def test_a_mistake_in_another_file_does_not_stop_a_run(shop: Path, pivotal: Pivo
     assert "some files have mistakes" in pivotal("run", "nosuch").err
 
 
-def test_ctrl_c_ends_a_run_with_130_one_line_and_nothing_published(shop: Path) -> None:
+def signalled(shop: Path, number: int) -> subprocess.CompletedProcess[str]:
+    """What becomes of a run that gets a signal after its first rows."""
     change(shop, "DELETE FROM orders")
     many = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 500000)"
     change(shop, f"INSERT INTO orders {many} SELECT i, '10.5', 'paid' FROM n")
     code = (
-        "import os, signal, sys\nimport cli.output\n"
-        "def so_far(report): os.kill(os.getpid(), signal.SIGINT); return 'x'\n"
+        "import os, sys\nimport cli.output\n"
+        f"def so_far(report): os.kill(os.getpid(), {number}); return 'x'\n"
         "cli.output.EVERY, cli.output._so_far = 0.0, so_far\n"
         "from cli.main import main; main()"
     )
     command = [sys.executable, "-c", code, "run", "orders"]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
-    done = subprocess.run(command, cwd=shop, capture_output=True, text=True, check=False, timeout=60, env=environment)
+    return subprocess.run(command, cwd=shop, capture_output=True, text=True, check=False, timeout=60, env=environment)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_asked_to_end_does_so_with_130_one_line_and_nothing_published(
+    shop: Path, pivotal: Pivotal, number: int
+) -> None:
+    done = signalled(shop, number)
     assert (done.returncode, done.stdout) == (130, "")
     assert done.stderr.splitlines()[-1] == "Interrupted."
     assert "Traceback" not in done.stderr
     with pytest.raises(duckdb.Error):
         loaded(shop)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    (event,) = pivotal("events", "list", "--json").json
+    assert event["type"] == "pivotal.pipeline.canceled"
+
+
+def test_a_run_that_is_killed_keeps_nobody_from_running_again(shop: Path, pivotal: Pivotal) -> None:
+    assert signalled(shop, signal.SIGKILL).returncode == -signal.SIGKILL
+    change(shop, "DELETE FROM orders WHERE id > 2")
+    assert pivotal("run", "orders", "--json").json["loaded"] == 2
 
 
 def test_partitions_are_run_one_by_one_or_as_a_range(shop: Path, pivotal: Pivotal) -> None:
