@@ -54,7 +54,7 @@ def export(source: DatabaseSource, file: Path, progress: Progress | None = None)
             raise PivotalError(f"{database.label}: has no rows, so {file} was not written")
         with disk_errors(file), _published(file) as sink, _writing(form, file, sink, first.schema) as writer:
             for rows in chain([first], batches):
-                writer.write(pa.Table.from_batches([rows.cast(first.schema)]))
+                writer.write(form.prepare(str(file), pa.Table.from_batches([rows.cast(first.schema)])))
                 report.extracted += rows.num_rows
                 if progress:
                     progress(report)

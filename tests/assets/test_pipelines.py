@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import os
+import signal
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,8 +16,11 @@ import pytest
 
 from assets.pipelines import build_assets
 from etl.pipeline import Pipeline
+from etl.stream import Progress
+from events.log import open_log
 from resources.progress import RunProgress
 from schedules.pipelines import build_schedules
+from settings import get_settings
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
@@ -140,6 +147,21 @@ def test_a_mistake_of_the_user_is_a_failure_with_its_hint_and_no_retry() -> None
     assert "nowhere.csv" in (told.description or "")
     assert "hint:" in (told.description or "")
     assert not retried
+
+
+def test_a_run_that_dagster_terminates_publishes_nothing_and_says_that_it_was_canceled(project: Path) -> None:
+    class Terminated(RunProgress):
+        def watch(self, log: logging.Logger) -> Progress:  # noqa: ARG002
+            return lambda report: os.kill(os.getpid(), signal.SIGINT)  # noqa: ARG005  (as Dagster's run worker is told)
+
+    done = dg.materialize(
+        build_assets([pipeline()]), resources={"progress": Terminated()}, run_config=QUIET, raise_on_error=False
+    )
+    assert not done.success
+    assert not (project / "warehouse.duckdb").exists()
+    with closing(open_log(get_settings().events_url)) as log:
+        (recorded,) = log.read(0, 10)
+    assert recorded.event.type == "pivotal.pipeline.canceled"
 
 
 def test_a_schedule_runs_its_pipeline_alone() -> None:
