@@ -33,6 +33,14 @@ class Settings(BaseSettings):
     lake: str = Field("data/lake", description="Folder under which file destinations of the demo are written.")
     events_url: str = Field("sqlite:///data/events.db", description="The event log.")
     lock_timeout: float = Field(60.0, gt=0, description="Seconds to wait for a database that another run holds.")
+    read_timeout: float = Field(
+        600.0, gt=0, description="Seconds that a database server, or DuckDB, may take for its next rows."
+    )
+
+    hash_key: SecretStr | None = Field(
+        None,
+        description="Key of `hash(...)` in pipelines, at least 32 characters; with another key, hashes are others.",
+    )
 
     gateway_host: str = Field("127.0.0.1", description="Address that the gateway listens on.")
     gateway_port: int = Field(8000, ge=0, le=65535, description="Port that the gateway listens on.")

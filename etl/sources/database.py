@@ -113,7 +113,7 @@ class _Plan:
         self.relation = (
             connection.relation(source.table) if source.table else f"({(source.query or '').rstrip(' ;')}\n) AS query"
         )
-        found = {column.name: column for column in connection.columns(self.relation)}
+        found = {column.name: column for column in _columns(source, connection, self.relation)}
         self.columns = [_named(found, name, self.name) for name in source.columns or found]
         self.cursor = _named(found, source.incremental.cursor, self.name) if source.incremental else None
         self.conditions = [(_named(found, each.column, self.name), each) for each in conditions(source.filters)]
@@ -140,6 +140,15 @@ class _Plan:
             return {**self.source, **{n: v if isinstance(v, int) else str(v) for n, v in values.items()}}
 
         return told
+
+
+def _columns(source: DatabaseSource, connection: Connection, relation: str) -> list[Column]:
+    try:
+        return connection.columns(relation)
+    except SourceError as error:
+        if source.query and not error.hint and not error.retryable:
+            error.hint = "`query` takes one SELECT, in the database's own SQL"
+        raise
 
 
 def _named(found: Mapping[str, Column], name: str, where: str) -> Column:

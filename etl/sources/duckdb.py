@@ -14,12 +14,14 @@ from pathlib import Path
 
 import duckdb
 import pyarrow as pa
+from duckdb.sqltypes import DuckDBPyType
 
 from errors import SourceError
 from etl.embedded import open_duckdb
 from etl.quoting import quoted
 from etl.sources.connection import Column, nearest
 from etl.sources.disk import existing_database_file
+from etl.sources.patience import patience
 
 _VECTORS = 4 * 2048  # rows that are fetched at once; wide ones need few
 _AS_THEY_ARE = {
@@ -67,8 +69,11 @@ class DuckDB:
 
     def columns(self, relation: str) -> list[Column]:
         """See `Connection.columns`."""
+        sql = f"SELECT * FROM {relation} LIMIT 0"
         with self._errors():
-            found = self._connection.sql(f"SELECT * FROM {relation} LIMIT 0")
+            if len(duckdb.extract_statements(sql)) > 1:
+                raise SourceError(f"{self._shown}: the query is more than one statement")
+            found = self._connection.sql(sql)
             return [_column(name, kind) for name, kind in zip(found.columns, found.types, strict=True)]
 
     def key(self, table: str) -> list[str]:
@@ -92,14 +97,19 @@ class DuckDB:
 
     def first(self, sql: str, values: Sequence[object]) -> str | None:
         """See `Connection.first`."""
-        with self._errors():
+        with self._working():
             found = self._connection.execute(sql, list(values)).fetchall()[0][0]
         return None if found is None else str(found)
 
     def stream(self, sql: str, columns: Sequence[Column], values: Sequence[object]) -> Iterator[pa.RecordBatch]:  # noqa: ARG002
         """See `Connection.stream`."""
-        with self._errors():
-            yield from self._connection.sql(sql, params=list(values)).to_arrow_reader(_VECTORS)
+        with self._working():
+            batches = self._connection.sql(sql, params=list(values)).to_arrow_reader(_VECTORS)
+            batch = next(batches, None)
+        while batch is not None:
+            yield batch
+            with self._working():
+                batch = next(batches, None)
 
     def close(self) -> None:
         """See `Connection.close`."""
@@ -119,6 +129,11 @@ class DuckDB:
         except duckdb.Error as error:
             raise self._told(error) from None
 
+    @contextmanager
+    def _working(self) -> Iterator[None]:
+        with patience(self._shown, self._connection.interrupt), self._errors():
+            yield
+
     def _told(self, error: duckdb.Error) -> SourceError:
         return SourceError(f"{self._shown}: {' '.join(str(error).split())}")
 
@@ -129,7 +144,7 @@ WHERE constraint_type = 'PRIMARY KEY' AND lower(schema_name) = lower($1) AND low
 """
 
 
-def _column(name: str, kind: duckdb.DuckDBPyType, value: str = "") -> Column:
+def _column(name: str, kind: DuckDBPyType, value: str = "") -> Column:
     """How a column is read; a field of a struct is a column, whose value is `value`."""
     column, shown = value or quoted(name), str(kind)
     text, typed = f"CAST({column} AS VARCHAR)", f"CAST({{}} AS {shown})"
@@ -151,8 +166,9 @@ def _column(name: str, kind: duckdb.DuckDBPyType, value: str = "") -> Column:
     return Column(name, "VARCHAR", text, typed=typed)
 
 
-def _struct(name: str, kind: duckdb.DuckDBPyType, value: str) -> Column:
-    fields = [_column(field, inner, f"{value}.{quoted(field)}") for field, inner in kind.children]
+def _struct(name: str, kind: DuckDBPyType, value: str) -> Column:
+    children = [(field, inner) for field, inner in kind.children if isinstance(inner, DuckDBPyType)]
+    fields = [_column(field, inner, f"{value}.{quoted(field)}") for field, inner in children]
     packed = ", ".join(f"{quoted(field.name)} := {field.value}" for field in fields)
     return Column(
         name,

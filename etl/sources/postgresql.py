@@ -67,7 +67,7 @@ class PostgreSQL:
         address = parts._replace(scheme="postgresql", query=query).geturl()
         self._shown = f"postgresql://{parts.netloc.rpartition('@')[2]}{parts.path}"
         self._url = url
-        self._adbc = Adbc(lambda: dbapi.connect(address, autocommit=False), self._explain)
+        self._adbc = Adbc(self._shown, lambda: dbapi.connect(address, autocommit=False), self._explain)
         self._adbc.run(
             "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY;"
             f"{f'SET TRANSACTION SNAPSHOT {literal(snapshot)};' if snapshot else ''}"
@@ -172,8 +172,9 @@ class PostgreSQL:
         message = message.partition(" Query was:")[0].rpartition("ERROR: ")[2].rpartition("[libpq] ")[2]
         hint = next((hint for code, hint in _HINTS.items() if state and state.startswith(code)), None)
         unreachable = "Failed to connect" in message and "FATAL" not in message
-        hint = hint or ("is the server running, and the host right?" if unreachable else _connect_hint(message))
-        gone = unreachable or (state or "").startswith(("08", "57P", "40", "55P03"))
+        cut = "server closed the connection" in message or "terminating connection" in message
+        hint = hint or ("is the server running, and the host right?" if unreachable or cut else _connect_hint(message))
+        gone = unreachable or cut or (state or "").startswith(("08", "57P", "40", "55P03"))
         return SourceError(f"{self._shown}: {message}", hint=hint, retryable=gone)
 
 

@@ -27,9 +27,9 @@ from sqlalchemy.pool import NullPool
 from errors import SourceError
 from etl.incremental import is_number
 from etl.sources.connection import REFUSED, Column, nearest
+from settings import get_settings
 
 _ROWS = 5_000  # rows that are Python objects at one time
-_PATIENCE = 600  # seconds without a byte from the server
 _SNAPSHOTS = {"mysql", "mariadb"}  # where a transaction sees what was there when it began to read
 
 _ARROW: dict[type[types.TypeEngine[Any]], pa.DataType] = {
@@ -54,6 +54,15 @@ _MYSQL: dict[int, pa.DataType] = {  # what its other types are is told by the va
     11: pa.string(),
     12: pa.timestamp("us"),
 }
+_HINTS = {  # by MySQL's error codes
+    1044: "the user may not use this database: GRANT SELECT ON ... TO ...",
+    1045: "user or password are wrong, or the server does not let this user in",
+    1049: "check the database's name in the connection URL",
+    1142: "the user that reads needs the right to: GRANT SELECT ON ... TO ...",
+    2003: "is the server running, and the host right?",
+    2013: "the server stopped, or did not answer within PIVOTAL_READ_TIMEOUT",
+}
+_WRONG = {1044, 1045, 1049, 1142}  # what does not mend itself
 _BOOLEANS = {"false": "0", "true": "1"}
 _PYTHON: dict[type, pa.DataType] = {
     bool: pa.bool_(),
@@ -198,8 +207,9 @@ class SqlAlchemy:
         try:
             yield
         except exc.DBAPIError as error:
-            gone = error.connection_invalidated or isinstance(error, exc.OperationalError)
-            raise SourceError(f"{self._shown}: {error.orig}", retryable=gone) from None
+            code = error.orig.args[0] if error.orig and error.orig.args else 0
+            gone = error.connection_invalidated or (isinstance(error, exc.OperationalError) and code not in _WRONG)
+            raise SourceError(f"{self._shown}: {error.orig}", hint=_HINTS.get(code), retryable=gone) from None
         except exc.SQLAlchemyError as error:
             raise SourceError(f"{self._shown}: {error}") from None
 
@@ -208,7 +218,7 @@ def _engine(url: str) -> tuple[Engine, str]:
     """SQLAlchemy's engine, and the URL without user and password."""
     try:
         address = make_url(url)
-        options = {"read_timeout": _PATIENCE} if address.drivername.endswith("pymysql") else {}
+        options = {"read_timeout": get_settings().read_timeout} if address.drivername.endswith("pymysql") else {}
         engine = create_engine(address, poolclass=NullPool, connect_args=options)
     except (exc.ArgumentError, exc.NoSuchModuleError) as error:
         raise SourceError(

@@ -72,7 +72,7 @@ class SQLite:
         self._shown = url
         address = f"file:{quote(str(existing_database_file(url)))}?mode=ro"
         patience = get_settings().lock_timeout
-        self._adbc = Adbc(lambda: dbapi.connect(address, autocommit=False), self._explain)
+        self._adbc = Adbc("", lambda: dbapi.connect(address, autocommit=False), self._explain)
         self._schema = sqlite3.connect(address, uri=True, timeout=patience, check_same_thread=False)
         self._adbc.rows(f"PRAGMA busy_timeout = {round(patience * 1000)}")
 

@@ -66,9 +66,8 @@ def test_types_arrive_exact(postgres_url: str) -> None:
         "longest": "99999999999999999999999999999999999999.9", "size": "small", "sizes": '["small"]',
         "span_of_days": "[2024-01-01,2024-02-01)", "ranges": "{[1,3),[5,7)}", "cube": '[[["a"],["b"]]]',
         "lower": "[1,2]", "places": '[{"city":"Bonn","lat":1.10}]', "raws": '["\\\\x00ff"]',
-        "rates": '["NaN","Infinity",0.1]', "ends": '["infinity"]', "words": "'a' 'b'", "net": "10.0.0.0/8", "mac": "08:00:2b:01:02:03",
-        "letter": "x",
-        "path": '$."a"', "twice": 2,
+        "rates": '["NaN","Infinity",0.1]', "ends": '["infinity"]', "words": "'a' 'b'",
+        "net": "10.0.0.0/8", "mac": "08:00:2b:01:02:03", "letter": "x", "path": '$."a"', "twice": 2,
     }  # fmt: skip
 
 
