@@ -7,7 +7,8 @@ that a trick could fall between, and no dialect translation that changes a meani
 Which functions may be called is told by the engine's catalogue, by what they depend on:
 
 - scalar functions that always give the same result for the same values, plus the clock (`now`, `current_date`, ...);
-- macros whose definition passes the same test.
+- macros whose definition passes the same test;
+- `mask`, `hash` and `redact`, which are ours (`etl.privacy`).
 
 Everything else is refused: aggregates and window functions (they look at other rows), table functions (they read
 files, the catalogue or other tables), functions that read the process instead of the row (`current_setting`,
@@ -27,6 +28,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import orjson
 
 from errors import RuleError
+from etl.privacy import HASH_TYPE, MACROS
 from etl.quoting import quoted
 
 if TYPE_CHECKING:
@@ -80,10 +82,12 @@ class Expression:
     Args:
         sql: What the engine is given, in DuckDB's dialect.
         offsets: The row's columns that it names, in order -> where in the text each is first named (characters).
+        functions: The functions that it calls, by their names in lower case.
     """
 
     sql: str
     offsets: Mapping[str, int]
+    functions: frozenset[str]
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -99,13 +103,15 @@ def parse(text: str) -> Expression:
         ExpressionError: It is not one scalar expression over the row's own columns.
     """
     tree = _tree(text)
+    item = _only_item(text, tree)
     offsets: dict[str, int] = {}
     try:
-        for name, position in _columns(_only_item(text, tree), frozenset()):
+        for name, position in _columns(item, frozenset()):
             offsets.setdefault(name, _offset(text, position))
     except _Refused as refused:
         raise ExpressionError(refused.message, offset=_offset(text, refused.position), hint=refused.hint) from None
-    return Expression(sql=_render(tree), offsets=offsets)
+    functions = frozenset(str(node["function_name"]) for node in _nodes(item) if node["class"] == "FUNCTION")
+    return Expression(sql=_render(tree), offsets=offsets, functions=functions)
 
 
 def columns(text: str) -> tuple[str, ...]:
@@ -256,7 +262,10 @@ def _engine() -> duckdb.DuckDBPyConnection:
         "enable_external_access": False,
         "max_expression_depth": _MAX_DEPTH,
     }
-    return duckdb.connect(":memory:", config=options)
+    engine = duckdb.connect(":memory:", config=options)
+    for macro in (*MACROS, HASH_TYPE):
+        engine.execute(macro)
+    return engine
 
 
 def _ask(query: str, *values: str) -> list[tuple[Any, ...]]:

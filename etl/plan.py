@@ -24,6 +24,7 @@ from etl.expressions import Expression, ExpressionError, parse, result_type
 from etl.formats import reading, wanted
 from etl.mapping import Mapped, mapped_columns, unknown_column
 from etl.pipeline import Checks, Conversion, References, Transform
+from etl.privacy import KEYED
 from etl.quoting import quoted
 from etl.session import ROWS, Session, Statement
 
@@ -254,6 +255,8 @@ class _Draft:
             expression = parse(text)
             used = self._used(section, expression)
             kind = result_type(text, {name: value.type for name, value in used.items()})
+            if KEYED in expression.functions:
+                self._session.use_hash_key()
         except ExpressionError as error:
             raise RuleError(f"{section}: {text}: {error.message}", hint=error.hint) from None
         if kind is None:
@@ -314,11 +317,11 @@ def _for_arrow(value: Value) -> str:
 
 def _keys(number: int, value: Value) -> Iterator[str]:
     """What `duplicates` needs to know of a value."""
-    key, other = f"hash({value.sql})", "0"
+    key, other = f"system.main.hash({value.sql})", "0"
     if value.type in INTEGERS - {"UBIGINT"}:
         key = f"coalesce(CAST({value.sql} AS BIGINT), 0)"  # in order, if the data is
     elif value.type not in _HASHED_EXACTLY:
-        other = f"hash(reverse(CAST({value.sql} AS VARCHAR)))"
+        other = f"system.main.hash(reverse(CAST({value.sql} AS VARCHAR)))"
     yield f"{key} AS k{number}"
     yield f"CAST({other} AS UBIGINT) AS h{number}"
     yield f"{value.sql} IS NOT NULL AS n{number}"

@@ -22,6 +22,7 @@ from etl.documents import Document, KeyPath
 from etl.expressions import ExpressionError, parse, result_type
 from etl.mistakes import nearest
 from etl.pipeline import DatabaseSource, FileSource, Pipeline, Transform
+from etl.privacy import KEYED, hash_pads
 from etl.session import Session
 from etl.variables import resolve
 from settings import get_settings
@@ -221,10 +222,14 @@ def _expression_problem(
         unknown = {} if columns is None else {n: at for n, at in parse(text).offsets.items() if not _has(columns, n)}
         for name, offset in unknown.items():
             yield _no_column(document, path, name, columns or [], offset=offset)
+        if KEYED in parse(text).functions:
+            hash_pads()
         return None if unknown else result_type(text, types)
     except ExpressionError as error:
         yield _not_an_expression(document, path, error)
-        return None
+    except RuleError as error:
+        yield document.problem(path, error.message, error.hint or "")
+    return None
 
 
 def _check_problems(document: Document, transform: Transform) -> Iterator[Problem]:

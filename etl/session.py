@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from typing import Any
 
 import duckdb
 import jiter
 import pyarrow as pa
+
+from etl.privacy import HASH, MACROS, hash_pads
 
 _SETTINGS = (
     "SET TimeZone = 'UTC'",
@@ -49,9 +52,10 @@ class Session:
         self._threads = threads
         self._engine = duckdb.connect(":memory:", config=options)
         self._engine.create_function("strict_json", _is_json, ["VARCHAR"], "BOOLEAN")
-        for setting in _SETTINGS:
+        for setting in (*_SETTINGS, *MACROS):
             self._engine.execute(setting)
         self._names = count()
+        self._hashes = False
 
     def run(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
         """Runs a statement that needs no data, and returns its rows.
@@ -60,6 +64,18 @@ class Session:
             duckdb.Error: The engine refuses it.
         """
         return self._engine.execute(sql, values).fetchall()
+
+    def use_hash_key(self) -> None:
+        """Lets `hash` work.
+
+        Raises:
+            RuleError: There is no key.
+        """
+        if not self._hashes:
+            for name, pad in hash_pads().items():
+                self._engine.create_function(name, partial(_same, pad), [], "BLOB")
+            self._engine.execute(HASH)
+            self._hashes = True
 
     def types(self, schema: pa.Schema, items: Sequence[str]) -> list[str]:
         """The DuckDB types of SQL items over data with a schema.
@@ -133,6 +149,10 @@ def _empty(schema: pa.Schema) -> pa.Table:
 
 def _numbered(table: pa.Table) -> pa.Table:
     return table.rename_columns([f"r{number}" for number in range(table.num_columns)])
+
+
+def _same(value: bytes) -> bytes:
+    return value
 
 
 def _is_json(text: str) -> bool:

@@ -10,7 +10,6 @@ from typing import Any
 
 import duckdb
 import orjson
-import pyarrow.parquet as pq
 import pytest
 
 from errors import RuleError
@@ -46,8 +45,8 @@ def kept(request: pytest.FixtureRequest, project: Path) -> tuple[dict[str, Any],
     if request.param == "parquet":
 
         def read_files() -> tuple[list[str], list[tuple[Any, ...]]]:
-            table = pq.read_table(project / "lake/people")
-            return table.schema.names, [tuple(row.values()) for row in table.to_pylist()]
+            files = duckdb.read_parquet(f"{project}/lake/people/*.parquet", union_by_name=True).order("id")
+            return files.columns, files.fetchall()
 
         return {"type": "file", "path": "lake/people"}, read_files
     url = request.getfixturevalue("postgres_url") if request.param == "postgres" else f"{request.param}:///people.db"

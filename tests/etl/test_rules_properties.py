@@ -283,7 +283,7 @@ WRITTEN = {
 CHECKS = {"integer": COMPARED, "bigint": COMPARED, "decimal": COMPARED, "number": COMPARED, "string": WRITTEN}
 
 TYPES_OF = {
-    **dict.fromkeys(["integer", "bigint", "decimal", "number"], ["integer", "number", "decimal(5,1)", "boolean"]),
+    **{kind: ["integer", "number", "decimal(5,1)", "boolean"] for kind in ("integer", "bigint", "decimal", "number")},
     "string": ["integer", "date", "timestamp", "boolean", "decimal(4,1)", "json", "string"],
     "date": ["date", "timestamp"],
 }
@@ -302,7 +302,8 @@ class Case:
         validations = {
             name: each.model_dump(by_alias=True, exclude_none=True) for name, each in self.transform.checks.items()
         }
-        return reference.run(self.mapped, {name: each.type for name, each in self.transform.convert.items()}, validations, *self.expressions)
+        conversions = {name: each.type for name, each in self.transform.convert.items()}
+        return reference.run(self.mapped, conversions, validations, *self.expressions)
 
 
 def quote(name: str) -> str:

@@ -52,8 +52,8 @@ def schema(project: Path) -> Path:
 
 
 def apply(transform: Mapping[str, Any], rows: Mapping[str, Any]) -> Transformed:
-    name = {"schema": "pipelines/schemas/orders.py:Orders"}
-    with closing(Rules(Transform.model_validate(name | transform))) as rules:
+    declared = {"schema": "pipelines/schemas/orders.py:Orders", **transform}
+    with closing(Rules(Transform.model_validate(declared))) as rules:
         return rules.apply(Batch(pa.record_batch(dict(rows)), lambda index: {"record": index}))
 
 
