@@ -1003,7 +1003,7 @@ class Pipeline(Model):
         lost = [name for name, each in checks.items() if each.references and not each.references.connection]
         if lost and not hasattr(destination, "connection"):
             message = f"`references` of `{lost[0]}` has no connection, and the destination is none; give it one"
-            raise PydanticCustomError("value_error", message, {"at": "type"})  # type: ignore[arg-type]
+            raise PydanticCustomError("value_error", message, {"at": "type"})
         return destination
 
     @field_validator("partitions")
