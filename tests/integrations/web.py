@@ -15,13 +15,14 @@ import pytest
 
 @dataclass(frozen=True)
 class Asked:
-    """A request as it arrived."""
+    """A request as it arrived; `target` is its path and query as they were written."""
 
     method: str
     path: str
     params: Mapping[str, str]
     headers: Mapping[str, str]
     body: bytes
+    target: str = ""
 
 
 @dataclass(frozen=True)
@@ -76,11 +77,11 @@ def _handler(web: Web) -> type[BaseHTTPRequestHandler]:
             params = {name: values[-1] for name, values in parse_qs(parts.query).items()}
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             headers = {name.lower(): value for name, value in self.headers.items()}
-            asked = Asked(self.command, parts.path, params, headers, body)
+            asked = Asked(self.command, parts.path, params, headers, body, self.path)
             web.asked.append(asked)
             self._reply(web.answer(asked))
 
-        do_POST = do_PUT = do_PATCH = do_GET  # noqa: N815  (as http.server calls them)
+        do_POST = do_PUT = do_PATCH = do_DELETE = do_GET  # noqa: N815  (as http.server calls them)
 
         def _reply(self, reply: Reply) -> None:
             self.close_connection = reply.status is None or bool(reply.promised)

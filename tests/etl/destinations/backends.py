@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,6 +27,7 @@ from etl.destinations import open_destination
 from etl.destinations.warehouse import Warehouse, open_warehouse
 from etl.pipeline import Pipeline
 from etl.stream import BadRow, Broken, Destination, Loaded, State
+from integrations.s3 import open_client
 from settings import get_settings
 
 Row = dict[str, Any]
@@ -234,10 +235,10 @@ def make_backend(kind: str, request: pytest.FixtureRequest) -> Backend:
     if kind in FILES:
         return _files(kind, tmp_path)
     if kind == S3:
-        endpoint = request.getfixturevalue("s3_endpoint")
-        variables = {"PIVOTAL_S3_ENDPOINT_URL": endpoint, "PIVOTAL_ROOT": str(tmp_path)}
-        for name, value in variables.items():
-            request.getfixturevalue("monkeypatch").setenv(name, value)
+        endpoint, monkeypatch = map(request.getfixturevalue, ("s3_endpoint", "monkeypatch"))
+        for name, value in {"PIVOTAL_S3_ENDPOINT_URL": endpoint, "PIVOTAL_ROOT": str(tmp_path)}.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr("etl.destinations.bucket.open_client", cache(open_client))  # to make one takes a while
         get_settings.cache_clear()
         return _s3(endpoint)
     return {"duckdb": _duckdb, "sqlite": _sqlite}[kind](tmp_path)
