@@ -72,7 +72,11 @@ def csv_lines(label: str, rows: pa.Table) -> pa.Table:
             hint="add a column, or say `format: ndjson`",
         )
     lines = select(rows, _csv_line)
-    if any(b"\0" in (chunk.buffers()[2] or b"").to_pybytes() for chunk in lines.column(0).chunks if len(chunk)):
+    if any(
+        b"\0" in (chunk.buffers()[2] or pa.py_buffer(b"")).to_pybytes()
+        for chunk in lines.column(0).chunks
+        if len(chunk)
+    ):
         raise DestinationError(
             f"{label}: a text holds a NUL character, which CSV readers do not take",
             hint="replace it with a `derive` rule, or say `format: ndjson`",
