@@ -8,10 +8,12 @@ BASE := $(VENV)/.base
 TEST := $(VENV)/.test
 DEV := $(VENV)/.dev
 PROJECT := $(VENV)/.project
+PEERS_VENV := $(VENV)/peers
+PEERS := $(PEERS_VENV)/.made
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo dev test lint format types test-crash setup lock clean
+.PHONY: help demo dev test lint format types test-crash bench setup lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,12 +42,16 @@ types: $(TEST) ## Check types, strictly
 test-crash: $(TEST) $(PROJECT) ## Kill runs at random moments, hundreds of times (`make test` does so a few times)
 	@PIVOTAL_CRASH_RUNS=50 exec $(BIN)/python -m pytest -q $(wildcard tests/test_crash.py tests/*/test_crash.py)
 
+bench: $(TEST) $(PROJECT) $(PEERS) ## Measure the engine beside the bare floor, dlt, Sling and pandas (half an hour)
+	@exec $(BIN)/python -m benchmarks --peers $(PEERS_VENV)/bin/python --report benchmarks/RESULTS.md
+
 setup: $(DEV) $(PROJECT) ## Prepare .venv for development
 
 lock: $(DEV) ## Pin what pyproject.toml asks for in requirements/*.txt (UPGRADE=1: the newest)
 	@$(call pin,build,--group pyproject.toml:build)
 	@$(call pin,base,pyproject.toml)
 	@$(call pin,test,pyproject.toml --group test -c requirements/base.txt)
+	@$(call pin,peers,--group pyproject.toml:peers)
 	@$(call pin,dev,pyproject.toml --group test --group dev -c requirements/test.txt)
 
 clean: ## Remove .venv, caches and what the demo made (data/)
@@ -77,6 +83,12 @@ $(TEST): $(BASE) requirements/test.txt
 
 $(DEV): $(TEST) requirements/dev.txt
 	@$(call install,dev)
+	@touch $@
+
+$(PEERS): $(VENV)/.made requirements/peers.txt
+	@$(PYTHON) -m venv $(PEERS_VENV)
+	@echo "Installing requirements/peers.txt ..."
+	@$(PEERS_VENV)/bin/python -m pip --quiet --disable-pip-version-check install --no-deps -r requirements/peers.txt
 	@touch $@
 
 $(PROJECT): $(VENV)/.made pyproject.toml

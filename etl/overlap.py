@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextvars import copy_context
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from contextvars import ContextVar, copy_context
 from functools import partial
+from threading import Event
 from types import TracebackType
 from typing import Self, TypeVar, cast
 
@@ -17,34 +18,51 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 _END = object()
+_gone: ContextVar[Event] = ContextVar("gone")
+"""Set as soon as nobody waits for the work of this thread any more."""
 
 
 def read_ahead(items: Iterable[T]) -> Generator[T]:
     """The items; the next one is fetched, in one thread for all of them, while the caller works on this one.
 
-    Closing it waits for the item that is being fetched; what fetching raises is raised here.
+    Closing it waits for the item that is being fetched (see `check_wanted`); what fetching raises is raised here.
     """
-    iterator = iter(items)
-    fetch = partial(copy_context().run, next, iterator, _END)
+    iterator, context, gone = iter(items), copy_context(), Event()
+    context.run(_gone.set, gone)
+    fetch = partial(context.run, next, iterator, _END)
     with ThreadPoolExecutor(1, "read-ahead") as thread:
-        coming = thread.submit(fetch)
-        while (item := coming.result()) is not _END:
+        try:
             coming = thread.submit(fetch)
-            yield cast(T, item)
+            while (item := coming.result()) is not _END:
+                coming = thread.submit(fetch)
+                yield cast(T, item)
+        finally:
+            gone.set()
+
+
+def check_wanted() -> None:
+    """To be called now and then by work that takes long: ends it if nobody waits for it any more.
+
+    Raises:
+        CancelledError: The run has failed elsewhere, or was interrupted.
+    """
+    if (gone := _gone.get(None)) and gone.is_set():
+        raise CancelledError
 
 
 def several(work: Callable[[T], R], items: Iterable[T], at_a_time: int) -> Generator[R]:
     """What `work` makes of each item, in their order; so many are under way at a time.
 
     What one of them raises is raised in its turn; those behind it that have begun are waited for.
+
+    Raises:
+        CancelledError: See `check_wanted`.
     """
-    if at_a_time == 1:
-        yield from map(work, items)
-        return
     waiting: deque[Future[R]] = deque()
     with ThreadPoolExecutor(at_a_time, "several") as threads:
         try:
             for item in items:
+                check_wanted()
                 waiting.append(threads.submit(copy_context().run, work, item))
                 if len(waiting) == at_a_time:
                     yield waiting.popleft().result()
@@ -63,7 +81,8 @@ class WriteBehind:
     def __init__(self) -> None:
         self._failed = False
         self._thread = ThreadPoolExecutor(1, "write-behind")
-        self._context = copy_context()
+        self._context, self._gone = copy_context(), Event()
+        self._context.run(_gone.set, self._gone)
         self._waiting: deque[Future[None]] = deque()
 
     def call(self, work: Callable[..., None], *arguments: object) -> None:
@@ -82,6 +101,7 @@ class WriteBehind:
             while self._waiting and error is None:
                 self._waiting.popleft().result()
         finally:
+            self._gone.set()
             self._thread.shutdown(cancel_futures=True)
 
     def _unless_failed(self, work: Callable[..., None], *arguments: object) -> None:

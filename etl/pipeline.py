@@ -438,17 +438,17 @@ class PagePagination(ApiParameter):
     """`?page=1`, `?page=2`, ... until a page has no records."""
 
     type: Literal["page"]
-    param: Text = "page"
-    start: int = 1
+    param: Text = Field("page", description="Query parameter that takes the page's number.")
+    start: int = Field(1, description="The first page's number.")
 
 
 class OffsetPagination(ApiParameter):
     """`?offset=0`, `?offset=100`, ... until a page has no records; an API may give fewer than `limit`."""
 
     type: Literal["offset"]
-    param: Text = "offset"
-    limit: int = Field(100, gt=0)
-    limit_param: Text = "limit"
+    param: Text = Field("offset", description="Query parameter that takes how many records come before the page.")
+    limit: int = Field(100, gt=0, description="How many records to ask for at a time.")
+    limit_param: Text = Field("limit", description="Query parameter that takes it.")
 
 
 class CursorPagination(ApiParameter):
@@ -699,17 +699,17 @@ class References(Model):
 class Checks(Model):
     """What a column's values must be."""
 
-    required: bool = False
-    unique: bool = False
+    required: bool = Field(False, description="There is a value: not NULL.")
+    unique: bool = Field(False, description="No two rows of a run have the same value.")
     type: Type | None = Field(None, description="The values are of this type, or texts that say one; they stay texts.")
     references: References | None = Field(None, description="Foreign key: another table has each of the values.")
-    min: Scalar | date | None = None
-    max: Scalar | date | None = None
-    min_length: int | None = Field(None, ge=0)
-    max_length: int | None = Field(None, ge=0)
+    min: Scalar | date | None = Field(None, description="The least value there may be.")
+    max: Scalar | date | None = Field(None, description="The greatest value there may be.")
+    min_length: int | None = Field(None, ge=0, description="The fewest characters a text may have.")
+    max_length: int | None = Field(None, ge=0, description="The most characters a text may have.")
     pattern: str | None = Field(None, description="Regular expression (RE2) that the whole value must match.")
-    in_: list[Scalar] | None = Field(None, alias="in", min_length=1)
-    not_in: list[Scalar] | None = Field(None, min_length=1)
+    in_: list[Scalar] | None = Field(None, alias="in", min_length=1, description="The values there may be.")
+    not_in: list[Scalar] | None = Field(None, min_length=1, description="Values there may not be.")
 
 
 class Transform(Model):
@@ -780,6 +780,13 @@ class DatabaseDestination(Model):
     soft_delete: Name | None = Field(
         None,
         description="With `delete_missing`: a column that takes the time of deletion, instead; else it is NULL.",
+    )
+
+    indexes: list[Text | list[Text]] = Field(
+        [], description="Columns that get an index; [region, day] get one together. The key has one already."
+    )
+    comments: dict[Text, Text] = Field(
+        {}, description="Column -> what it is, for those who read the table; written when the column is made."
     )
 
     @field_validator("write")
@@ -1012,7 +1019,7 @@ class Pipeline(Model):
         if not partitions or not {"source", "transform", "destination"} <= set(info.data):
             return partitions
         if wrong := _unpartitionable(partitions.by, partitions, info.data):
-            raise PydanticCustomError("value_error", wrong, {"at": "by"})  # type: ignore[arg-type]
+            raise PydanticCustomError("value_error", wrong, {"at": "by"})
         return partitions
 
 

@@ -154,8 +154,8 @@ class Loaded:
     """What a destination did with the rows it was given: given = inserted + updated + deduplicated + refused.
 
     `deduplicated` counts rows that were there already, unchanged, or that a newer version of the same key
-    supersedes, in the same run or (with `version`) in the table. `refused` ones are in the quarantine. `deleted` rows were
-    in the table and not among those given (`delete_missing`).
+    supersedes, in the same run or (with `version`) in the table. `refused` ones are in the quarantine. `deleted` rows
+    were in the table and not among those given (`delete_missing`).
     """
 
     inserted: int

@@ -28,4 +28,5 @@ def open_destination(pipeline: Pipeline, partition: Partition | None = None) -> 
         return EndpointDestination(pipeline.name, pipeline.destination)
     from etl.destinations.database import TableDestination
 
-    return TableDestination(pipeline.name, pipeline.destination, partition.scope if partition else None)
+    scope = partition.scope if partition else None
+    return TableDestination(pipeline.name, pipeline.destination, pipeline.description, scope)

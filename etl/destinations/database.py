@@ -21,6 +21,7 @@ class TableDestination(Beside):
     Args:
         pipeline: The pipeline's name.
         declared: What its file says.
+        description: What the table is.
         scope: The partition that the run is about; None for the whole table.
 
     Raises:
@@ -28,7 +29,9 @@ class TableDestination(Beside):
         ConfigError: A `${NAME}` in it has no value.
     """
 
-    def __init__(self, pipeline: str, declared: DatabaseDestination, scope: Scope | None = None) -> None:
+    def __init__(
+        self, pipeline: str, declared: DatabaseDestination, description: str, scope: Scope | None = None
+    ) -> None:
         from etl.loader import resolve
 
         super().__init__(pipeline, open_warehouse(resolve(declared.connection)))
@@ -41,6 +44,8 @@ class TableDestination(Beside):
             delete_missing=declared.delete_missing,
             soft_delete=declared.soft_delete,
             history=declared.history,
+            indexes=[[index] if isinstance(index, str) else index for index in declared.indexes],
+            comments={"": description, **declared.comments},
         )
         self.label = f"{declared.table} in {self._warehouse.label}"
 

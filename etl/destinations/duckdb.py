@@ -97,6 +97,12 @@ class DuckDB:
             fields = empty.to_arrow_table().schema
             return [_column(field, str(kind)) for field, kind in zip(fields, empty.types, strict=True)]
 
+    def indexes(self, name: Name) -> list[str]:
+        """See `Database.indexes`."""
+        where = "database_name = ? AND lower(schema_name) = lower(?) AND lower(table_name) = lower(?)"
+        rows = self.query(f"SELECT index_name FROM duckdb_indexes() WHERE {where}", [*name.parts])
+        return [str(row[0]) for row in rows]
+
     def new_column(self, name: str, kind: pa.DataType, *, keyed: bool) -> Column | None:  # noqa: ARG002
         """See `Database.new_column`."""
         if pa.types.is_decimal(kind):

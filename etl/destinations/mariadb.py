@@ -56,6 +56,9 @@ _DECLARED = {
 _DECLARED_IN_KEYS = {pa.string(): "varchar(255)", pa.binary(): "varbinary(255)"}
 """A key cannot be a longtext; three such columns fit into the 3072 bytes of a key."""
 
+_PREFIX = dict.fromkeys(["text", "mediumtext", "longtext", "blob", "mediumblob", "longblob"], "(255)")
+"""An index has the beginning of a long text only."""
+
 _TAKES = {
     "tinyint": pa.int8(),
     "smallint": pa.int16(),
@@ -150,6 +153,7 @@ class MariaDB:
         options=f" ENGINE = InnoDB CHARACTER SET utf8mb4 COLLATE {_COLLATION}",
         drop="DROP TEMPORARY TABLE",
         joined_update=True,
+        comments="inline",
     )
 
     def __init__(self, address: Mapping[str, Any], label: str) -> None:
@@ -184,12 +188,17 @@ class MariaDB:
             )
         return [_column(*row[:-1]) for row in rows]
 
+    def indexes(self, name: Name) -> list[str]:
+        """See `Database.indexes`."""
+        sql = "SELECT DISTINCT index_name FROM information_schema.statistics WHERE table_schema = ? AND table_name = ?"
+        return [str(row[0]) for row in self.query(sql, name.parts)]
+
     def new_column(self, name: str, kind: pa.DataType, *, keyed: bool) -> Column | None:
         """See `Database.new_column`."""
         if pa.types.is_decimal(kind):
             return Column(name, kind, f"decimal({kind.precision},{kind.scale})")
         declared = (_DECLARED_IN_KEYS if keyed else {}).get(kind) or _DECLARED.get(kind)
-        return Column(name, kind, declared) if declared else None
+        return Column(name, kind, declared, index=_PREFIX.get(declared, "")) if declared else None
 
     def prepare(self, name: Name) -> None:
         """See `Database.prepare`."""
@@ -355,7 +364,8 @@ def _column(
         declared = f"{declared} COLLATE {collation}"
     # A timestamp that must not be NULL becomes the present moment instead of an error.
     fills = base == "timestamp" and not nullable
-    return Column(name, takes, declared, identity=collation in {None, _COLLATION}, nullable=not fills)
+    identity = collation in {None, _COLLATION}
+    return Column(name, takes, declared, identity=identity, index=_PREFIX.get(base, ""), nullable=not fills)
 
 
 def _unit(fraction: int | None) -> str:

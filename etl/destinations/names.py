@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Container, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from errors import DestinationError
 from etl.quoting import quoted
@@ -55,6 +56,7 @@ class Dialect:
         options: What a CREATE TABLE says at its end.
         drop: What drops a temporary table.
         joined_update: Whether an UPDATE names its other table by JOIN, not by FROM.
+        comments: How a table and its columns say what they are: in their declaration, by a statement, or not at all.
         hashed_in: Whether NOT IN is fast without an index, and NOT EXISTS is not.
     """
 
@@ -65,6 +67,7 @@ class Dialect:
     options: str = ""
     drop: str = "DROP TABLE"
     joined_update: bool = False
+    comments: Literal["inline", "statement", "none"] = "statement"
     hashed_in: bool = False
 
 

@@ -157,6 +157,11 @@ class Postgres:
             ORDER BY a.attnum"""
         return [_column(*row) for row in self.query(sql, [name.sql])]
 
+    def indexes(self, name: Name) -> list[str]:
+        """See `Database.indexes`."""
+        sql = "SELECT c.relname FROM pg_index JOIN pg_class AS c ON c.oid = indexrelid WHERE indrelid = to_regclass(?)"
+        return [str(row[0]) for row in self.query(sql, [name.sql])]
+
     def new_column(self, name: str, kind: pa.DataType, *, keyed: bool) -> Column | None:  # noqa: ARG002
         """See `Database.new_column`."""
         if pa.types.is_decimal(kind):

@@ -5,8 +5,9 @@ One statement text serves every database; where they differ is behind `Database`
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from itertools import count, groupby
+import hashlib
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import chain, count, groupby
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -17,7 +18,10 @@ from etl.destinations.names import Dialect, Name
 from etl.destinations.scope import bounds, refuse_outside
 from etl.destinations.types import Column, fit, keep, untyped
 from etl.destinations.warehouse import VALID_FROM, Bound, Target
-from etl.quoting import quoted
+from etl.quoting import literal, quoted
+
+Comments = Mapping[str, str]
+NO_COMMENTS: Comments = {}
 
 _numbers = count()
 
@@ -41,6 +45,10 @@ class Database(Protocol):
 
     def columns(self, name: Name) -> list[Column]:
         """The table's columns; none if there is no such table."""
+        ...
+
+    def indexes(self, name: Name) -> Collection[str]:
+        """The names of the table's indexes."""
         ...
 
     def new_column(self, name: str, kind: pa.DataType, *, keyed: bool) -> Column | None:
@@ -95,8 +103,9 @@ class Table:
     def __init__(self, database: Database, target: Target) -> None:
         self.database, self.target = database, target
         self.name = database.name(target.table)
-        self.exists = False
+        self.exists = self._made = False
         self._has: set[str] = set()
+        self._seen: dict[str, str] = {}
         self._columns: dict[str, Column] = {}
         self._look()
 
@@ -104,6 +113,7 @@ class Table:
         """The rows in the table's own types and names. Columns of nothing but NULLs that it lacks are left out."""
         rows = keep(self.target.table, rows)
         self._check_names(rows.schema.names)
+        self._seen |= {self.database.key(name): name for name in rows.schema.names}
         for field in rows.schema:
             if self.database.key(field.name) not in self._columns and not pa.types.is_null(field.type):
                 self._columns[self.database.key(field.name)] = self._new(field)
@@ -155,11 +165,24 @@ class Table:
             self._look()
         new = [column for key, column in self._columns.items() if key not in self._has]
         if self.exists:
-            widen(self.database, self.name, new)
+            widen(self.database, self.name, new, self.target.comments)
         else:
-            create(self.database, self.name, new, [self.column(name).name for name in self._primary_key])
-        self.exists = True
+            key = [self.column(name).name for name in self._primary_key]
+            create(self.database, self.name, new, key, self.target.comments)
+        if new or not self._made:
+            self._make_indexes()
+        self.exists = self._made = True
         self._has = set(self._columns)
+
+    def check_named(self) -> None:
+        """Lets a load pass that brought, or a table that has, every column that `indexes` and `comments` name."""
+        there = self._seen | {self.database.key(column.name): column.name for column in self._columns.values()}
+        for name in [*chain.from_iterable(self.target.indexes), *filter(None, self.target.comments)]:
+            if there and self.database.key(name) not in there:
+                raise DestinationError(
+                    f"{self.target.table}: there is no column {name}, which `indexes` or `comments` names",
+                    hint=f"there are: {', '.join(there.values())}",
+                )
 
     def has(self, name: str) -> bool:
         """Whether the table has the column already."""
@@ -168,6 +191,15 @@ class Table:
     @property
     def _primary_key(self) -> list[str]:
         return [*self.target.key, *([VALID_FROM] if self.target.history else [])]
+
+    def _make_indexes(self) -> None:
+        """Makes those that are missing, of columns that have a type."""
+        there = self.database.indexes(self.name) if self.target.indexes else ()
+        for names in self.target.indexes:
+            index = _index_name(self.name.parts[-1], names)
+            if index not in there and all(self.database.key(name) in self._columns for name in names):
+                columns = ", ".join(f"{quoted(c.name)}{c.index}" for c in map(self.column, names))
+                self.database.define(self.name, f"CREATE INDEX {quoted(index)} ON {self.name.sql} ({columns})")
 
     def _look(self) -> None:
         found = {self.database.key(column.name): column for column in self.database.columns(self.name)}
@@ -210,20 +242,48 @@ class Table:
                 )
 
 
-def create(database: Database, name: Name, columns: Iterable[Column], key: Sequence[str] = ()) -> None:
+def create(
+    database: Database, name: Name, columns: Iterable[Column], key: Sequence[str] = (), comments: Comments = NO_COMMENTS
+) -> None:
     """Creates a table."""
-    lines = [
-        f"{quoted(column.name)} {column.declared} {'NOT NULL' if column.name in key else 'NULL'}" for column in columns
-    ]
+    columns = list(columns)
+    lines = [_declaration(database, column, comments, required=column.name in key) for column in columns]
     if key:
         lines.append(f"PRIMARY KEY ({', '.join(map(quoted, key))})")
     if name.temporary and database.dialect.counter:
         lines.append(database.dialect.counter)
     temporary = "TEMPORARY " if name.temporary else ""
-    database.define(name, f"CREATE {temporary}TABLE {name.sql} ({', '.join(lines)}){database.dialect.options}")
+    options = database.dialect.options + _inline(database, comments.get(""))
+    database.define(name, f"CREATE {temporary}TABLE {name.sql} ({', '.join(lines)}){options}")
+    _comment(database, name, ["", *(column.name for column in columns)], comments)
 
 
-def widen(database: Database, name: Name, columns: Iterable[Column]) -> None:
+def widen(database: Database, name: Name, columns: Iterable[Column], comments: Comments = NO_COMMENTS) -> None:
     """Adds columns to a table."""
     for column in columns:
-        database.define(name, f"ALTER TABLE {name.sql} ADD COLUMN {quoted(column.name)} {column.declared} NULL")
+        declaration = _declaration(database, column, comments)
+        database.define(name, f"ALTER TABLE {name.sql} ADD COLUMN {declaration}")
+        _comment(database, name, [column.name], comments)
+
+
+def _declaration(database: Database, column: Column, comments: Comments, *, required: bool = False) -> str:
+    null = "NOT NULL" if required else "NULL"
+    return f"{quoted(column.name)} {column.declared} {null}{_inline(database, comments.get(column.name))}"
+
+
+def _inline(database: Database, comment: str | None) -> str:
+    return f" COMMENT {literal(comment[:1024])}" if comment and database.dialect.comments == "inline" else ""
+
+
+def _comment(database: Database, name: Name, things: Sequence[str], comments: Comments) -> None:
+    """Says what a table ("") and its columns are, where the database has a statement for it."""
+    for thing in things if database.dialect.comments == "statement" else ():
+        if comment := comments.get(thing):
+            what = f"COLUMN {name.sql}.{quoted(thing)}" if thing else f"TABLE {name.sql}"
+            database.define(name, f"COMMENT ON {what} IS {literal(comment)}")
+
+
+def _index_name(table: str, columns: Sequence[str]) -> str:
+    """A name that the same index always has, and that is as long as it may be."""
+    name = "_".join([table, *columns, "idx"])
+    return name if len(name.encode()) <= 60 else f"{table[:12]}_{hashlib.sha256(name.encode()).hexdigest()[:16]}_idx"

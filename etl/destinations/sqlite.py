@@ -90,7 +90,7 @@ class SQLite:
         writes: Whether the transaction may write.
     """
 
-    dialect = Dialect(row_id="_rowid_", same="IS", hashed_in=True)
+    dialect = Dialect(row_id="_rowid_", same="IS", comments="none", hashed_in=True)
 
     def __init__(self, path: Path, label: str, *, writes: bool) -> None:
         self._label = label
@@ -120,6 +120,10 @@ class SQLite:
     def columns(self, name: Name) -> list[Column]:
         """See `Database.columns`."""
         return [_column(*row) for row in self.query("SELECT name, type FROM pragma_table_info(?)", [*name.parts])]
+
+    def indexes(self, name: Name) -> list[str]:
+        """See `Database.indexes`."""
+        return [str(row[0]) for row in self.query("SELECT name FROM pragma_index_list(?)", [*name.parts])]
 
     def new_column(self, name: str, kind: pa.DataType, *, keyed: bool) -> Column | None:  # noqa: ARG002
         """See `Database.new_column`."""

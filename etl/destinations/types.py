@@ -45,6 +45,7 @@ class Column:
         declared: Its type as the database writes it.
         identity: Whether equal values are the same value (not so for json or case-insensitive text).
         order: What an ORDER BY and a comparison need besides the name.
+        index: What an index needs besides the name.
         nullable: False where the database would put something else in the place of a NULL.
     """
 
@@ -53,6 +54,7 @@ class Column:
     declared: str
     identity: bool = True
     order: str = ""
+    index: str = ""
     nullable: bool = True
 
 

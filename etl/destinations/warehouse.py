@@ -14,8 +14,8 @@ Pipelines come here through `etl.destinations.open_destination`; projections use
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
 from types import TracebackType
@@ -72,6 +72,8 @@ class Target:
         delete_missing: With `merge`: rows that are not written are deleted.
         soft_delete: With `delete_missing`: the column that takes the time of deletion, instead.
         history: With `merge`: a row that changes is closed, and a new one begins (see `etl.destinations.history`).
+        indexes: Columns that get an index together, for each.
+        comments: Column -> what it is; "" for the table. Written when they are made, where the database keeps comments.
     """
 
     table: str
@@ -82,6 +84,8 @@ class Target:
     delete_missing: bool = False
     soft_delete: str | None = None
     history: bool = False
+    indexes: Sequence[Sequence[str]] = ()
+    comments: Mapping[str, str] = field(default_factory=dict)
 
 
 class Writer(Protocol):

@@ -46,6 +46,7 @@ class Loader:
     def finish(self, *, complete: bool = True) -> Loaded:  # noqa: ARG002  (a replacement is complete by itself)
         """See `Writer.finish`."""
         self._replace()  # by nothing, if no row came
+        self._table.check_named()
         return Loaded(inserted=self._inserted)
 
     def _replace(self) -> None:
@@ -99,6 +100,7 @@ class Merger:
             return Loaded(inserted=0, deleted=self._delete_all() if complete else 0)
         if self._target.history:
             history.refuse_other(self._table)
+        self._table.check_named()
         self._table.make()
         self._table.database.lock(self._table.name)
         loaded = self._merge()

@@ -11,6 +11,7 @@ from typing import Any
 
 from errors import IntegrationError, SourceError
 from etl.nested import dump, parse, without_collector
+from etl.overlap import check_wanted
 from etl.paths import MISSING, value_at
 from etl.sources.pages import Answer, Pagination, Request, following, likely
 from integrations.http import HttpClient, Response
@@ -75,6 +76,7 @@ class Listing:
         coming: Request | None = request
         with closing(_Ahead(self)) as ahead:
             while coming:
+                check_wanted()
                 answer = answer or ahead.ask(coming, number)
                 if answer.status == 304 and "If-None-Match" in coming.headers:
                     return

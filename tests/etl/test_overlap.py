@@ -3,10 +3,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import closing
+from itertools import count
 
 import pytest
 
-from etl.overlap import WriteBehind, read_ahead
+from etl.overlap import WriteBehind, check_wanted, read_ahead, several
 from events.cause import Cause, caused_by, current_cause
 
 
@@ -112,3 +113,51 @@ def test_both_know_what_caused_the_run() -> None:
         with WriteBehind() as behind:
             behind.call(lambda: written.append(current_cause()))
     assert written == [cause]
+
+
+def test_several_are_under_way_and_come_in_their_order() -> None:
+    together = threading.Barrier(3, timeout=20)
+
+    def work(number: int) -> int:
+        together.wait()
+        return -number
+
+    assert list(several(work, range(6), 3)) == [0, -1, -2, -3, -4, -5]
+
+
+def test_what_one_of_several_raises_is_raised_in_its_turn() -> None:
+    results = several(lambda number: 1 // (3 - number), range(9), 3)
+    assert [next(results) for _ in range(3)] == [0, 0, 1]
+    with pytest.raises(ZeroDivisionError):
+        next(results)
+
+
+def test_long_work_ends_when_nobody_waits_for_it_any_more() -> None:
+    begun = threading.Event()
+
+    def forever() -> None:
+        for _ in several(lambda _: begun.set(), count(), 2):
+            pass
+
+    def interrupted() -> None:
+        with WriteBehind() as behind:
+            behind.call(forever)
+            begun.wait(20)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+
+
+def test_long_reading_ends_when_nobody_waits_for_it_any_more() -> None:
+    begun = threading.Event()
+
+    def endless() -> Iterator[int]:
+        yield 1
+        begun.set()
+        while True:
+            check_wanted()
+
+    with closing(read_ahead(endless())) as items:
+        assert next(items) == 1
+        begun.wait(20)

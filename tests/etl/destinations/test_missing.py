@@ -112,7 +112,8 @@ PIPELINE = """
 description: Orders
 source: {type: file, path: orders.csv}
 transform: {convert: {id: integer}, filter: ["status <> 'test'"]}
-destination: {type: database, connection: "sqlite:///w.db", table: orders, write: merge, key: [id], delete_missing: true}
+destination:
+  {type: database, connection: "sqlite:///w.db", table: orders, write: merge, key: [id], delete_missing: true}
 """
 
 

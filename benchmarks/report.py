@@ -1,0 +1,94 @@
+"""The table, for people: seconds, ratios, targets."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+from benchmarks.jobs import Job
+from benchmarks.measure import Measured
+
+_LIBRARIES = ("pyarrow", "duckdb", "adbc-driver-postgresql")
+_HEAD = "| job | floor | engine | ratio | target | met | dlt | Sling | pandas | engine's processor, peak memory |"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What one job took.
+
+    Args:
+        job: The job.
+        floor: The floor's best run.
+        engine: The engine's best run.
+        peak: The engine's largest memory over all its runs, in bytes.
+        peers: Who else did it.
+    """
+
+    job: Job
+    floor: Measured
+    engine: Measured
+    peak: int
+    peers: Mapping[str, Measured]
+
+    @property
+    def line(self) -> str:
+        """The row in Markdown."""
+        limit = self.floor.seconds * self.job.ratio + self.job.more
+        target = f"{self.job.ratio:g} x" + (f" + {self.job.more:g} s" if self.job.more else "")
+        cells = [
+            self.job.title,
+            f"{self.floor.seconds:.2f} s",
+            f"{self.engine.seconds:.2f} s",
+            f"{self.engine.seconds / self.floor.seconds:.2f}",
+            f"<= {target}",
+            "yes" if self.engine.seconds <= limit else "no",
+            *(f"{self.peers[peer].seconds:.1f} s" if peer in self.peers else "" for peer in ("dlt", "sling", "pandas")),
+            f"{self.engine.processor:.1f} s, {self.peak / 1e6:.0f} MB",
+        ]
+        return f"| {' | '.join(cells)} |"
+
+
+def write_report(path: Path, rows: Sequence[Row], orders: int) -> None:
+    """Writes the table, with the machine that it is from."""
+    rule = "|".join(["---"] * _HEAD.count(" | ") + ["---"])
+    path.write_text(
+        f"""# How fast the engine is
+
+Made by `make bench` on {datetime.now(UTC):%Y-%m-%d}, at {_commit()}, on {_machine()}.
+
+{orders:,} orders of 10 columns. Engine and floor take turns, the best of their runs counts; peers run once, without any
+rules. The engine applies all of them: 2 renames, 7 conversions, 5 validations, 1 derived column, 1 filter; 1 row in
+100 is quarantined. A floor moves the same data by the barest means (`benchmarks/floors.py`). Each is a whole process,
+from its start to its end.
+
+{_HEAD}
+|{rule}|
+{chr(10).join(row.line for row in rows)}
+
+{", ".join(f"{name} {version(name)}" for name in _LIBRARIES)}, Python {platform.python_version()};
+dlt, Sling and pandas as pinned in `requirements/peers.txt`; PostgreSQL with its default configuration, fsync on.
+""",
+        encoding="utf-8",
+    )
+
+
+def _commit() -> str:
+    return subprocess.run(
+        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=True
+    ).stdout.strip()
+
+
+def _machine() -> str:
+    cpu = next((line.partition(": ")[2] for line in _lines("/proc/cpuinfo") if line.startswith("model name")), "?")
+    memory = next((int(line.split()[1]) for line in _lines("/proc/meminfo") if line.startswith("MemTotal")), 0)
+    return f"{os.cpu_count()} cores ({cpu}), {memory / 2**20:.0f} GiB, {platform.system()} {platform.release()}"
+
+
+def _lines(path: str) -> list[str]:
+    return Path(path).read_text(encoding="utf-8").splitlines() if Path(path).exists() else []
