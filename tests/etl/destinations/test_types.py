@@ -17,7 +17,10 @@ from hypothesis import strategies as st
 
 from errors import DestinationError
 from etl.destinations.types import fits
-from tests.etl.destinations.backends import Backend, load, rows
+from tests.etl.destinations.backends import SQL, Backend, load, rows
+
+typed = pytest.mark.parametrize("backend", [*SQL, "parquet"], indirect=True)
+"""Text files have no types of their own: see `test_files_formats`."""
 
 _TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
 _MOMENTS = st.datetimes(datetime(1900, 1, 1), datetime(2200, 1, 1))  # noqa: DTZ001  (a zone is added where it belongs)
@@ -99,6 +102,7 @@ def _array(draw: st.DrawFn, kind: pa.DataType, count: int, strategy: st.SearchSt
     return pa.array(values, kind)
 
 
+@typed
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_any_value_of_any_type_comes_back_as_it_was(backend: Backend, data: st.DataObject) -> None:
@@ -136,6 +140,7 @@ def _same(value: Any, found: Any, kind: pa.DataType) -> bool:
     )
 
 
+@typed
 def test_a_huge_integer_of_the_engine_is_kept_as_a_number(backend: Backend) -> None:
     with duckdb.connect(config={"arrow_lossless_conversion": True}) as engine:
         table = engine.sql("SELECT 1 AS id, 12345678901234567890123456789012345678::HUGEINT AS n").to_arrow_table()
