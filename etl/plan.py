@@ -91,20 +91,24 @@ class Plan:
         return {number: rule.column for number, rule in enumerate(self.rules) if rule.text == "unique"}
 
 
-def compile_plan(session: Session, transform: Transform, schema: pa.Schema) -> Plan:
+def compile_plan(session: Session, transform: Transform, schema: pa.Schema, converted: Sequence[str] = ()) -> Plan:
     """Compiles rules for a schema.
 
     Args:
         session: Where they will run.
         transform: The rules.
         schema: What they will run on.
+        converted: Columns, as `convert` names them, whose converted values are the schema's last fields.
 
     Raises:
         RuleError: They do not fit the schema.
     """
-    draft = _Draft(session, transform, schema)
+    draft = _Draft(session, transform, schema, len(schema) - len(converted))
     for name, target in transform.convert.items():
-        draft.convert(name, target)
+        if name in converted:
+            draft.take(name, target, len(schema) - len(converted) + list(converted).index(name))
+        else:
+            draft.convert(name, target)
     draft.layer()
     for name, checks in transform.checks.items():
         draft.validate(name, checks)
@@ -125,8 +129,9 @@ def compile_plan(session: Session, transform: Transform, schema: pa.Schema) -> P
 class _Draft:
     """A plan in the making: each step adds its rule, and a layer around the SELECT so far."""
 
-    def __init__(self, session: Session, transform: Transform, schema: pa.Schema) -> None:
+    def __init__(self, session: Session, transform: Transform, schema: pa.Schema, width: int) -> None:
         self._session, self._schema = session, schema
+        schema = pa.schema(list(schema)[:width])
         self._missing_is_null = transform.on_missing_column is None
         columns = mapped_columns(transform, schema)
         self._types = _source_types(session, schema)
@@ -134,6 +139,7 @@ class _Draft:
         self._columns = {column.name: column for column in columns}
         self._read = {column.name: Value(column.sql, kind) for column, kind in zip(columns, kinds, strict=True)}
         self._values = dict(self._read)
+        self._taken: dict[Value, Mapped] = {}
         self._rules: list[Rule] = []
         self._unique: dict[int, Value] = {}
         self._references: dict[int, tuple[References, Value]] = {}
@@ -142,6 +148,11 @@ class _Draft:
         self._rows = ROWS
         self._casts: list[str] = []
         self._items: list[str] = []
+
+    def take(self, name: str, target: Conversion, place: int) -> None:
+        """Takes a column's values from the data, where they stand converted."""
+        value = self._values[name] = Value(f"r{place}", engine_type(target.type))
+        self._taken[value] = Mapped(name, place)
 
     def convert(self, name: str, target: Conversion) -> None:
         read, number = self._read[name], len(self._rules)
@@ -247,7 +258,7 @@ class _Draft:
 
     def _output(self, name: str) -> Output:
         value = self._values[name]
-        return Output(name, self._columns[name] if value == self._read.get(name) else None, value)
+        return Output(name, self._columns[name] if value == self._read.get(name) else self._taken.get(value), value)
 
     def _typed(self, section: str, text: str) -> tuple[Expression, dict[str, Value], str]:
         """An expression, the values that it uses, and its type."""

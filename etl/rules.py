@@ -14,6 +14,7 @@ Every batch goes through one SELECT, without a copy of what no rule touches; onl
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -23,8 +24,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from errors import RuleError
+from etl.casts import cast
+from etl.mapping import mapped_columns
 from etl.orphans import orphans
-from etl.pipeline import Transform
+from etl.pipeline import Conversion, Transform
 from etl.plan import BROKEN, FILTERED, GOOD, Output, Plan, compile_plan
 from etl.schema import load_schema
 from etl.session import Session
@@ -32,6 +35,9 @@ from etl.stream import BadRow, Batch, Broken, Transformed
 from etl.unique import Mask, Seen, UniqueColumn, Values, duplicates
 
 T = TypeVar("T")
+
+_PATIENCE = 3
+"""How often Arrow may refuse a column before it is not asked again; so there are few plans."""
 
 
 class Rules:
@@ -53,7 +59,9 @@ class Rules:
         self._transform, self._connection = transform, connection
         self._schema = load_schema(transform.schema_) if transform.schema_ else None
         self._session = Session(threads)
-        self._plans: dict[pa.Schema, Plan] = {}
+        self._plans: dict[tuple[pa.Schema, tuple[str, ...]], Plan] = {}
+        self._castable: dict[pa.Schema, dict[str, tuple[int, str]]] = {}
+        self._refusals: Counter[str] = Counter()
         self._columns: dict[str, pa.Field] = {}
         self._seen: dict[str, Seen] = {}
 
@@ -67,7 +75,10 @@ class Rules:
         rows = self._complete(batch.rows)
         if not rows.num_columns and not (rows.num_rows and self._transform.named_columns):
             return Transformed(rows, (), 0)  # a page without records, or records without fields
-        plan = self._plan(rows.schema)
+        converted = self._converted(rows)
+        for name, values in converted.items():
+            rows = rows.append_column(f"{name} converted", values)
+        plan = self._plan(rows.schema, tuple(converted))
         judged = _run(plan.judge.table, rows)
         status = _numbers(judged, "status").copy()
         found = self._orphans(plan, judged)
@@ -113,10 +124,24 @@ class Rules:
                 rows = rows.set_column(place, field, pa.nulls(rows.num_rows, field.type))
         return rows if rows.schema.names == list(self._columns) else rows.select(list(self._columns))
 
-    def _plan(self, schema: pa.Schema) -> Plan:
-        if schema not in self._plans:
-            self._plans[schema] = compile_plan(self._session, self._transform, schema)
-        return self._plans[schema]
+    def _converted(self, rows: pa.RecordBatch) -> dict[str, pa.Array]:
+        """What Arrow converts, a whole column at a time; a column that it often cannot is left to the engine."""
+        if rows.schema not in self._castable:
+            self._castable[rows.schema] = _castable(self._transform, rows.schema)
+        found = {}
+        for name, (place, target) in self._castable[rows.schema].items():
+            if self._refusals[name] < _PATIENCE:
+                values = cast(rows.column(place), target)
+                if values is None:
+                    self._refusals[name] += 1
+                else:
+                    found[name] = values
+        return found
+
+    def _plan(self, schema: pa.Schema, converted: tuple[str, ...]) -> Plan:
+        if (schema, converted) not in self._plans:
+            self._plans[schema, converted] = compile_plan(self._session, self._transform, schema, converted)
+        return self._plans[schema, converted]
 
     def _orphans(self, plan: Plan, judged: pa.Table) -> dict[int, Mask]:
         """For each `references` rule, by its number, the rows whose value the other table does not have."""
@@ -145,6 +170,18 @@ class Rules:
             for number, column in plan.unique.items()
         ]
         return dict(zip(plan.unique, duplicates(columns, broken), strict=True))
+
+
+def _castable(transform: Transform, schema: pa.Schema) -> dict[str, tuple[int, str]]:
+    """The columns of texts that become something else in the plain way: where they are, and what they become."""
+    places = {column.name: column.index for column in mapped_columns(transform, schema) if not column.path}
+    return {
+        name: (place, target.type)
+        for name, target in transform.convert.items()
+        if target == Conversion(type=target.type)
+        and (place := places.get(name)) is not None
+        and pa.types.is_string(schema.field(place).type)
+    }
 
 
 def _diagnosed(

@@ -132,11 +132,12 @@ class _Plan:
 
     def origin(self, rows: pa.RecordBatch, before: int, part: Part) -> Callable[[int], Origin]:
         """Where a row came from: the table and its key, or its number in the result."""
+        key = {name: rows.column(name) for name in self.key}
 
         def told(index: int) -> Origin:
-            if not self.key:
+            if not key:
                 return {**self.source, **({"part": part.name} if part.name else {}), "row": before + index + 1}
-            values = {name: rows.column(name)[index].as_py() for name in self.key}
+            values = {name: column[index].as_py() for name, column in key.items()}
             return {**self.source, **{n: v if isinstance(v, int) else str(v) for n, v in values.items()}}
 
         return told

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import logging
+import threading
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -24,6 +25,9 @@ from etl.stream import BadRow, Batch, Broken, Origin
 
 _LOG = logging.getLogger(__name__)
 _BLOCK = 8 << 20
+_LONGEST_PAUSE = 30
+"""Seconds after which a block is read although none of those before it has been asked for."""
+
 _BAD_AT_ONCE = 5_000
 _LONGEST_HEADER = 1 << 20
 
@@ -92,8 +96,9 @@ class Delimited:
 
     def _rows(self, stream: Stream, names: list[str], bad: _Bad, delimiter: str) -> Iterator[pa.RecordBatch]:
         source, text = self._source, dict.fromkeys(names, pa.string())
+        paced = _Paced(stream)
         reader = pa.csv.open_csv(
-            stream,
+            paced,
             read_options=pa.csv.ReadOptions(
                 block_size=_BLOCK,
                 use_threads=False,  # else records are not numbered
@@ -116,7 +121,9 @@ class Delimited:
         )
         if reader.schema != pa.schema(list(text.items())):
             raise SourceError(f"the header is read in two ways: {names} and {reader.schema.names}")
-        yield from reader
+        for rows in reader:
+            paced.go_on()
+            yield rows
 
 
 def check_header(file: str, names: list[str]) -> None:
@@ -178,6 +185,29 @@ class _Bad:
 
 def _no_rows(names: list[str]) -> pa.RecordBatch:
     return pa.record_batch([pa.nulls(0, pa.string()) for _ in names], names=names)
+
+
+class _Paced:
+    """A `Stream` that Arrow, which would read 32 blocks ahead, reads two ahead: each block gives it one batch."""
+
+    closed = False
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        self._turns = threading.Semaphore(3)
+
+    def read(self, size: int = -1) -> bytes:
+        self._turns.acquire(timeout=_LONGEST_PAUSE)
+        return self._stream.read(size)
+
+    def go_on(self) -> None:
+        self._turns.release()
+
+    def readable(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        self.closed = True
 
 
 class _Buffer(io.RawIOBase):
