@@ -40,7 +40,14 @@ POSTGRES = {
     "date": "date",
     "decimal(12,4)": "numeric(12,4)",
 }
-TYPES = {"sqlite": SQLITE, "duckdb": DUCKDB, "parquet": DUCKDB, "postgres": POSTGRES}
+MARIADB = {
+    "text": "longtext",
+    "integer": "bigint(20)",
+    "number": "double",
+    "date": "date",
+    "decimal(12,4)": "decimal(12,4)",
+}
+TYPES = {"mariadb": MARIADB, "sqlite": SQLITE, "duckdb": DUCKDB, "parquet": DUCKDB, "postgres": POSTGRES}
 
 
 @pytest.fixture(params=[*SQL, "parquet"])
@@ -76,7 +83,9 @@ def types(place: Backend, table: str, columns: Iterable[str]) -> dict[str, str]:
     """The types of a table's columns, as the place itself calls them."""
     query = {
         "postgres": "SELECT attname AS name, format_type(atttypid, atttypmod) AS type FROM pg_attribute "
-        f"WHERE attrelid = '{table}'::regclass AND attnum > 0"
+        f"WHERE attrelid = '{table}'::regclass AND attnum > 0",
+        "mariadb": "SELECT column_name AS name, column_type AS type FROM information_schema.columns "
+        f"WHERE table_schema = database() AND table_name = '{table}'",
     }.get(place.kind, f"SELECT name, type FROM pragma_table_info('{table}')")
     found = {row["name"]: row["type"] for row in place.query(query)}
     return {name: found[name] for name in columns}
