@@ -149,7 +149,7 @@ def test_stopped_under_load_it_answers_what_it_took_and_ends(start: Callable[[],
         load.wait_for(100)
         child.process.terminate()
 
-    assert child.process.wait() == -signal.SIGTERM
+    assert child.process.wait() == 0
     assert load.other_answers == []
     stored = keys(tmp_path / "events.db")
     assert set(load.acknowledged) <= set(stored)
