@@ -20,7 +20,7 @@ from etl.destinations.types import fits
 from tests.etl.destinations.backends import SQL, Backend, load, rows
 
 typed = pytest.mark.parametrize("backend", [kind for kind in [*SQL, "parquet"] if kind != "mariadb"], indirect=True)
-"""Text files have no types of their own: see `test_files_formats`. MariaDB: see `test_mariadb`; it refuses some UUIDs."""
+"""Text files have no types of their own: see `test_files_formats`. MariaDB refuses some UUIDs."""
 
 _TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
 _MOMENTS = st.datetimes(datetime(1900, 1, 1), datetime(2200, 1, 1))  # noqa: DTZ001  (a zone is added where it belongs)
