@@ -97,7 +97,8 @@ _HINTS = {
     1264: "give the column a larger type",
     1265: _TOO_LONG,
     1290: "the server is read-only (a replica?): connect to the primary",
-    1292: "a timestamp with a zone is kept from 1970 to 2038: `convert: {column: timestamp}` keeps others, without it",
+    1292: "a timestamp with a zone is kept from 1970 to 2038, a uuid if it is one by RFC 9562; `convert: {column: "
+    "timestamp}` keeps other moments, without their zone, and `convert: {column: string}` other uuids",
     1364: "the table wants a value for it: bring the column, or give it a default",
     1406: _TOO_LONG,
     2003: "is the server running, and are host and port right?",

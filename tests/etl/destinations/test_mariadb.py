@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from datetime import UTC, datetime
 from decimal import Decimal
+from uuid import UUID
 
 import pyarrow as pa
 import pytest
@@ -115,6 +116,16 @@ def test_a_moment_that_a_timestamp_does_not_reach_is_refused(mariadb: Backend) -
         load(mariadb.destination(), rows(id=[1], at=[datetime(2040, 1, 1, tzinfo=UTC)]))
 
     assert "from 1970 to 2038" in str(error.value.hint)
+
+
+def test_a_uuid_that_mariadb_does_not_take_for_one_is_refused(mariadb: Backend) -> None:
+    uuid = UUID("2f3e9786-a457-a917-352b-e67cdbd76923")
+    values = pa.ExtensionArray.from_storage(pa.uuid(), pa.array([uuid.bytes], pa.binary(16)))
+
+    with pytest.raises(DestinationError, match="Incorrect uuid value: '2f3e9786-a457-a917-352b-e67cdbd76923'") as error:
+        load(mariadb.destination(), rows(id=[1], u=values))
+
+    assert "RFC 9562" in str(error.value.hint)
 
 
 def test_a_text_that_is_too_long_for_a_key_is_refused(mariadb: Backend) -> None:
