@@ -70,7 +70,7 @@ def _parquet(table: pa.Table) -> bytes:
     ("name", "content", "options"),
     [
         ("a.csv", b"id,text\n7,x\n8,y\n", {}),
-        ("a.csv.gz", gzip.compress(b"id,text\n7,x\n8,y\n"), {}),
+        ("a.csv.gz", gzip.compress(b"id,text\n7,x\n8,y\n", mtime=0), {}),
         ("a.csv", "id,text\n7,x\n8,y\n".encode("utf-16"), {"encoding": "utf-16"}),
         ("a.ndjson", b'{"id":"7","text":"x"}\n{"id":"8","text":"y"}\n', {}),
         ("a.json", b'{"data":[{"id":"7","text":"x"},{"id":"8","text":"y"}]}', {"records": "data"}),
