@@ -38,6 +38,20 @@ class Job:
 _FILE, _SOURCE, _TARGET = "file://{csv}", "BENCH_SOURCE_URL", "BENCH_TARGET_URL"
 _LOAD = ("--src-stream", _FILE, "--tgt-conn", _TARGET, "--tgt-object")
 
+
+def _merge(what: str, ratio: float, csv: str) -> Job:
+    return Job(
+        f"CSV -> PostgreSQL, merge, {what}",
+        "csv_merge",
+        "csv_merge",
+        ratio,
+        csv=csv,
+        target="loaded",
+        before={"dlt": "orders"},
+        sling=(*_LOAD, "public.orders", "--mode", "incremental", "--primary-key", "OrderID"),
+    )
+
+
 JOBS = {
     "pg-parquet": Job(
         "PostgreSQL -> Parquet",
@@ -54,26 +68,8 @@ JOBS = {
         csv="orders",
         sling=(*_LOAD, "public.orders", "--mode", "full-refresh"),
     ),
-    "merge-all": Job(
-        "CSV -> PostgreSQL, merge, all rows changed",
-        "csv_merge",
-        "csv_merge",
-        1.0,
-        csv="all_changed",
-        target="loaded",
-        before={"dlt": "orders"},
-        sling=(*_LOAD, "public.orders", "--mode", "incremental", "--primary-key", "OrderID"),
-    ),
-    "merge-some": Job(
-        "CSV -> PostgreSQL, merge, 10% changed",
-        "csv_merge",
-        "csv_merge",
-        0.5,
-        csv="some_changed",
-        target="loaded",
-        before={"dlt": "orders"},
-        sling=(*_LOAD, "public.orders", "--mode", "incremental", "--primary-key", "OrderID"),
-    ),
+    "merge-all": _merge("all rows changed", 1.0, "all_changed"),
+    "merge-some": _merge("10% changed", 0.5, "some_changed"),
     "csv-parquet": Job(
         "CSV -> Parquet",
         "csv_to_parquet",

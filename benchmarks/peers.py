@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 CSV, API = os.environ.get("BENCH_CSV", ""), os.environ.get("BENCH_API", "")
@@ -109,26 +109,23 @@ def _engine(url: str) -> Any:
 
 def pandas_postgresql_to_parquet() -> None:
     import pandas as pd
-    import pyarrow as pa
-    import pyarrow.parquet as pq
 
     with _engine(SOURCE).connect().execution_options(stream_results=True) as connection:
-        writer = None
-        for chunk in pd.read_sql("SELECT * FROM orders", connection, chunksize=_CHUNK):
-            table = pa.Table.from_pandas(chunk, preserve_index=False)
-            writer = writer or pq.ParquetWriter(OUT, table.schema)
-            writer.write_table(table)
-        if writer:
-            writer.close()
+        _write_parquet(pd.read_sql("SELECT * FROM orders", connection, chunksize=_CHUNK))
 
 
 def pandas_csv_to_parquet() -> None:
     import pandas as pd
+
+    _write_parquet(pd.read_csv(CSV, chunksize=_CHUNK, parse_dates=["created_at", "ship_on"]))
+
+
+def _write_parquet(chunks: Iterable[Any]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     writer = None
-    for chunk in pd.read_csv(CSV, chunksize=_CHUNK, parse_dates=["created_at", "ship_on"]):
+    for chunk in chunks:
         table = pa.Table.from_pandas(chunk, preserve_index=False)
         writer = writer or pq.ParquetWriter(OUT, table.schema)
         writer.write_table(table)

@@ -97,7 +97,6 @@ class Children:
             PivotalError: A child ended by itself.
             KeyboardInterrupt: Somebody ended this process.
         """
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
         while True:
             self.check()
             time.sleep(0.2)

@@ -231,6 +231,14 @@ def file_format(path: str) -> str | None:
     return FORMATS.get(PurePosixPath(name.stem).suffix if name.suffix in COMPRESSIONS else name.suffix)
 
 
+def _instead_of(other: str, value: str | None, info: ValidationInfo, hint: str) -> str | None:
+    """Lets a key pass that stands exactly where the other does not."""
+    if other in info.data and (info.data[other] is None) == (value is None):
+        what = f"`{other}` is missing" if value is None else f"`{info.field_name}` beside `{other}`"
+        raise ValueError(f"{what}; {hint}")
+    return value
+
+
 def _pattern(pattern: str) -> WithJsonSchema:
     return WithJsonSchema({"type": "string", "pattern": f"^({pattern})$"})
 
@@ -329,10 +337,7 @@ class DatabaseSource(Model):
     @field_validator("query")
     @classmethod
     def _table_or_query(cls, query: str | None, info: ValidationInfo) -> str | None:
-        if "table" in info.data and (info.data["table"] is None) == (query is None):
-            what = "`table` is missing" if query is None else "`query` beside `table`"
-            raise ValueError(f"{what}; give either `table` or `query`")
-        return query
+        return _instead_of("table", query, info, "give either `table` or `query`")
 
     @field_validator("parallel")
     @classmethod
@@ -467,10 +472,7 @@ class CursorPagination(ApiParameter):
     @field_validator("header")
     @classmethod
     def _path_or_header(cls, header: str | None, info: ValidationInfo) -> str | None:
-        if "path" in info.data and (info.data["path"] is None) == (header is None):
-            what = "`path` is missing" if header is None else "`header` beside `path`"
-            raise ValueError(f"{what}; say where the cursor is: `path` or `header`")
-        return header
+        return _instead_of("path", header, info, "say where the cursor is: `path` or `header`")
 
 
 class LinkPagination(Model):

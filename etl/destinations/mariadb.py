@@ -20,6 +20,7 @@ import pymysql
 from errors import DestinationError
 from etl.destinations.merge import Merge
 from etl.destinations.names import Dialect, Name, split
+from etl.destinations.sql import update_then_insert
 from etl.destinations.transaction import SqlWarehouse
 from etl.destinations.types import JSON, Column, by_engine
 from etl.quoting import quoted
@@ -249,8 +250,7 @@ class MariaDB:
     def upsert(self, merge: Merge) -> tuple[int, int]:
         """See `Database.upsert`."""
         self._changed.add(merge.table.sql)
-        updated = self.run(merge.update_changed) if merge.changing else 0
-        return self.run(merge.insert_new), updated
+        return update_then_insert(self, merge)
 
     def commit(self) -> None:
         """See `Database.commit`."""

@@ -287,3 +287,9 @@ def _index_name(table: str, columns: Sequence[str]) -> str:
     """A name that the same index always has, and that is as long as it may be."""
     name = "_".join([table, *columns, "idx"])
     return name if len(name.encode()) <= 60 else f"{table[:12]}_{hashlib.sha256(name.encode()).hexdigest()[:16]}_idx"
+
+
+def update_then_insert(database: Database, merge: Merge) -> tuple[int, int]:
+    """`Database.upsert` for a database that has no one statement for it."""
+    updated = database.run(merge.update_changed) if merge.changing else 0
+    return database.run(merge.insert_new), updated

@@ -20,6 +20,7 @@ from errors import DestinationError
 from etl.destinations.disk import disk_errors
 from etl.destinations.merge import Merge
 from etl.destinations.names import Dialect, Name
+from etl.destinations.sql import update_then_insert
 from etl.destinations.transaction import SqlWarehouse
 from etl.destinations.types import JSON, Column
 from etl.embedded import database_file
@@ -161,8 +162,7 @@ class SQLite:
 
     def upsert(self, merge: Merge) -> tuple[int, int]:
         """See `Database.upsert`."""
-        updated = self.run(merge.update_changed) if merge.changing else 0
-        return self.run(merge.insert_new), updated
+        return update_then_insert(self, merge)
 
     def commit(self) -> None:
         """See `Database.commit`."""

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
-from contextlib import closing
 from pathlib import Path
 
 import duckdb
 import pytest
 
 from tests.cli.conftest import Pivotal
+from tests.shop import change
 
 ORDERS = """\
 description: Shop orders
@@ -44,16 +43,8 @@ def shop(project: Path) -> Path:
     """A project with one pipeline and its source."""
     (project / "pipelines/orders.yaml").write_text(ORDERS)
     change(project, "CREATE TABLE orders (id INTEGER PRIMARY KEY, amt TEXT, status TEXT)")
-    with closing(sqlite3.connect(project / "shop.db")) as source:
-        source.executemany("INSERT INTO orders VALUES (?, ?, ?)", ROWS)
-        source.commit()
+    change(project, "INSERT INTO orders VALUES (?, ?, ?)", ROWS)
     return project
-
-
-def change(project: Path, sql: str) -> None:
-    with closing(sqlite3.connect(project / "shop.db")) as source:
-        source.execute(sql)
-        source.commit()
 
 
 def loaded(project: Path) -> list[tuple[object, ...]]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ from errors import PivotalError
 from etl.partitions import partition_of, partition_of_values, partition_range
 from etl.pipeline import Pipeline
 from etl.run import run_pipeline
+from tests.shop import change
 
 DAILY = {"by": "created_at", "every": "day", "start": "2024-01-01"}
 REGIONS = {"by": "region", "values": ["eu", "us", "it's"]}
@@ -47,17 +46,9 @@ def pipeline(**parts: Any) -> Pipeline:
 @pytest.fixture
 def shop(project: Path) -> Path:
     """A project with a database of orders."""
-    with closing(sqlite3.connect(project / "shop.db")) as source:
-        source.execute("CREATE TABLE orders (id INTEGER PRIMARY KEY, made TEXT, region TEXT, amount INTEGER)")
-        source.executemany("INSERT INTO orders VALUES (?, ?, ?, ?)", ROWS)
-        source.commit()
+    change(project, "CREATE TABLE orders (id INTEGER PRIMARY KEY, made TEXT, region TEXT, amount INTEGER)")
+    change(project, "INSERT INTO orders VALUES (?, ?, ?, ?)", ROWS)
     return project
-
-
-def change(project: Path, sql: str) -> None:
-    with closing(sqlite3.connect(project / "shop.db")) as source:
-        source.execute(sql)
-        source.commit()
 
 
 def loaded(project: Path, columns: str = "id, amount") -> list[tuple[Any, ...]]:

@@ -24,7 +24,7 @@ from pymysql.constants import FIELD_TYPE
 from sqlalchemy.engine import make_url
 
 from etl.destinations import open_destination
-from etl.destinations.warehouse import Warehouse, open_warehouse
+from etl.destinations.warehouse import Target, Warehouse, open_warehouse
 from etl.pipeline import Pipeline
 from etl.stream import BadRow, Broken, Destination, Loaded, State
 from integrations.s3 import open_client
@@ -247,6 +247,17 @@ def make_backend(kind: str, request: pytest.FixtureRequest) -> Backend:
 def rows(**columns: object) -> pa.RecordBatch:
     """A batch: a list a column, or an Arrow array where the type matters."""
     return pa.record_batch(dict(columns))
+
+
+def load_table(database: Backend, target: Target, *batches: pa.RecordBatch) -> Loaded:
+    """Writes batches into a table of the warehouse, without a pipeline."""
+    with database.warehouse.transaction() as transaction:
+        writer = transaction.writer(target)
+        for batch in batches:
+            writer.write(batch)
+        loaded = writer.finish()
+        transaction.commit()
+    return loaded
 
 
 def bad(text: str, record: int) -> BadRow:

@@ -6,6 +6,7 @@ import logging
 from datetime import datetime
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from errors import ConfigError, DestinationError
@@ -13,7 +14,7 @@ from etl.destinations.warehouse import Scope, Target
 from etl.loader import load_pipelines
 from etl.run import run_pipeline
 from etl.stream import Loaded
-from tests.etl.destinations.backends import Backend, bad, load, rows
+from tests.etl.destinations.backends import Backend, bad, load, load_table, rows
 
 
 def test_rows_that_a_run_does_not_bring_are_deleted(database: Backend) -> None:
@@ -53,15 +54,8 @@ def test_nothing_is_deleted_while_a_row_that_might_be_it_is_in_quarantine(
 
 
 def test_only_rows_of_the_scope_can_be_missing(database: Backend) -> None:
-    def merge(scope: Scope, *batches: object) -> Loaded:
-        target = Target("orders", "merge", ["id"], scope=scope, delete_missing=True)
-        with database.warehouse.transaction() as transaction:
-            writer = transaction.writer(target)
-            for batch in batches:
-                writer.write(batch)
-            loaded = writer.finish()
-            transaction.commit()
-        return loaded
+    def merge(scope: Scope, *batches: pa.RecordBatch) -> Loaded:
+        return load_table(database, Target("orders", "merge", ["id"], scope=scope, delete_missing=True), *batches)
 
     load(database.destination("merge", key=["id"]), rows(id=[1, 2, 3, 4], n=[1, 2, 2, 9]))
 

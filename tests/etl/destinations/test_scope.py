@@ -5,26 +5,15 @@ from __future__ import annotations
 from datetime import UTC, date, datetime
 from decimal import Decimal
 
-import pyarrow as pa
 import pytest
 
 from errors import DestinationError
 from etl.destinations.warehouse import Scope, Target
 from etl.stream import Loaded
-from tests.etl.destinations.backends import Backend, rows
+from tests.etl.destinations.backends import Backend, load_table, rows
 
 DAYS = [datetime(2024, 1, day, hour, tzinfo=UTC) for day, hour in [(1, 0), (1, 23), (2, 0), (2, 12), (3, 0)]]
 LOCAL = [moment.replace(tzinfo=None) for moment in DAYS]
-
-
-def _load(database: Backend, target: Target, *batches: pa.RecordBatch) -> Loaded:
-    with database.warehouse.transaction() as transaction:
-        writer = transaction.writer(target)
-        for batch in batches:
-            writer.write(batch)
-        loaded = writer.finish()
-        transaction.commit()
-    return loaded
 
 
 @pytest.mark.parametrize(
@@ -43,9 +32,9 @@ def _load(database: Backend, target: Target, *batches: pa.RecordBatch) -> Loaded
     ],
 )
 def test_replace_replaces_the_rows_of_its_scope_only(database: Backend, values: list[object], scope: Scope) -> None:
-    _load(database, Target("orders", "append"), rows(id=[1, 2, 3, 4, 5], at=values))
+    load_table(database, Target("orders", "append"), rows(id=[1, 2, 3, 4, 5], at=values))
 
-    loaded = _load(database, Target("orders", "replace", scope=scope), rows(id=[7], at=values[2:3]))
+    loaded = load_table(database, Target("orders", "replace", scope=scope), rows(id=[7], at=values[2:3]))
 
     assert loaded == Loaded(inserted=1)
     assert [row["id"] for row in database.rows()] == [1, 2, 5, 7]
@@ -55,9 +44,9 @@ def test_replace_replaces_the_rows_of_its_scope_only(database: Backend, values: 
     ("scope", "left"), [(Scope("n", low=2), [1]), (Scope("n", high=2), [2, 3]), (Scope("n", values=[2]), [1, 3])]
 )
 def test_a_scope_without_rows_is_emptied(database: Backend, scope: Scope, left: list[int]) -> None:
-    _load(database, Target("orders", "append"), rows(id=[1, 2, 3], n=[1, 2, 3]))
+    load_table(database, Target("orders", "append"), rows(id=[1, 2, 3], n=[1, 2, 3]))
 
-    assert _load(database, Target("orders", "replace", scope=scope)) == Loaded(inserted=0)
+    assert load_table(database, Target("orders", "replace", scope=scope)) == Loaded(inserted=0)
 
     assert [row["id"] for row in database.rows()] == left
 
@@ -67,33 +56,33 @@ def test_rows_outside_of_the_scope_are_refused(database: Backend, write: str) ->
     target = Target("orders", write, ["id"], scope=Scope("n", 1, 3))  # type: ignore[arg-type]
 
     with pytest.raises(DestinationError) as error:
-        _load(database, target, rows(id=[1, 2, 3], n=[1, 3, None]))
+        load_table(database, target, rows(id=[1, 2, 3], n=[1, 3, None]))
 
     assert error.value.message == "orders: 2 rows are outside of n in [1, 3), the first with n 3"
     assert database.untouched()
 
 
 def test_a_merge_takes_the_rows_of_its_scope(database: Backend) -> None:
-    _load(database, Target("orders", "append", ["id"]), rows(id=[1, 2], n=[1, 9]))
+    load_table(database, Target("orders", "append", ["id"]), rows(id=[1, 2], n=[1, 9]))
 
-    loaded = _load(database, Target("orders", "merge", ["id"], scope=Scope("n", 1, 3)), rows(id=[1, 3], n=[2, 2]))
+    loaded = load_table(database, Target("orders", "merge", ["id"], scope=Scope("n", 1, 3)), rows(id=[1, 3], n=[2, 2]))
 
     assert loaded == Loaded(inserted=1, updated=1)
     assert database.rows() == [{"id": 1, "n": 2}, {"id": 2, "n": 9}, {"id": 3, "n": 2}]
 
 
 def test_a_scope_by_a_column_that_is_not_there_names_it(database: Backend) -> None:
-    _load(database, Target("orders", "append"), rows(id=[1]))
+    load_table(database, Target("orders", "append"), rows(id=[1]))
     target = Target("orders", "replace", scope=Scope("day", values=["x"]))
 
     with pytest.raises(DestinationError, match="the table has no column day"):
-        _load(database, target)
+        load_table(database, target)
     with pytest.raises(DestinationError, match="the rows have no column day, which `partitions` names"):
-        _load(database, Target("new", "replace", scope=target.scope), rows(id=[1]))
+        load_table(database, Target("new", "replace", scope=target.scope), rows(id=[1]))
 
 
 def test_a_scope_that_cannot_be_compared_with_its_column_says_so(database: Backend) -> None:
-    _load(database, Target("orders", "append"), rows(id=[1], n=[1]))
+    load_table(database, Target("orders", "append"), rows(id=[1], n=[1]))
 
     with pytest.raises(DestinationError, match="which cannot be compared with 'January'"):
-        _load(database, Target("orders", "replace", scope=Scope("n", "January")), rows(id=[1], n=[1]))
+        load_table(database, Target("orders", "replace", scope=Scope("n", "January")), rows(id=[1], n=[1]))
