@@ -6,7 +6,8 @@ that a trick could fall between, and no dialect translation that changes a meani
 
 Which functions may be called is told by the engine's catalogue, by what they depend on:
 
-- scalar functions that always give the same result for the same values, plus the clock (`now`, `current_date`, ...);
+- scalar functions that always give the same result for the same values, plus the clock (`now`, `current_date`, ...),
+  which stands still during a run (`etl.clock`);
 - macros whose definition passes the same test;
 - `mask`, `hash` and `redact`, which are ours (`etl.privacy`).
 
@@ -28,6 +29,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import orjson
 
 from errors import RuleError
+from etl import clock
 from etl.privacy import HASH_TYPE, MACROS
 from etl.quoting import quoted
 
@@ -36,11 +38,6 @@ if TYPE_CHECKING:
 
 _MAX_DEPTH = 200
 _SELECT = "SELECT "
-_CLOCK = {
-    "current_date", "current_localtime", "current_localtimestamp", "get_current_time", "get_current_timestamp",
-    "now", "today", "transaction_timestamp",
-}  # fmt: skip
-_CLOCK_WORDS = {"current_date", "current_time", "current_timestamp", "localtime", "localtimestamp"}
 _READS_FILES = {"json_serialize_plan"}  # it plans the query in its argument, and so opens the files named there
 
 _NEEDS_TYPES = (  # what the engine says where only the type of an unknown column is missing
@@ -177,7 +174,7 @@ def _column(node: dict[str, Any], bound: frozenset[str]) -> Iterator[tuple[str, 
     if fields:
         hint = f"name the column alone; a field of a nested value is {first}['{fields[0]}']"
         raise _Refused(f"it has a qualified name, {'.'.join(node['column_names'])}", node["query_location"], hint)
-    if first.lower() not in _CLOCK_WORDS:
+    if first.lower() not in clock.WORDS:
         yield first, node["query_location"]
 
 
@@ -204,7 +201,7 @@ def _refusal(name: str) -> str | None:
     kinds = {form.kind for form in forms}
     if "scalar" in kinds:
         steady = all(form.stability == "CONSISTENT" for form in forms if form.kind == "scalar")
-        if name in _CLOCK or (steady and name not in _READS_FILES and not name.startswith("__")):
+        if name in clock.FUNCTIONS or (steady and name not in _READS_FILES and not name.startswith("__")):
             return None
         return "which depends on more than its arguments"
     if kinds == {"macro"}:

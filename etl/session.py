@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from itertools import count
 from typing import Any
@@ -12,6 +13,7 @@ import duckdb
 import jiter
 import pyarrow as pa
 
+from etl.clock import stopped_at
 from etl.privacy import HASH, MACROS, hash_pads
 
 _SETTINGS = (
@@ -52,7 +54,7 @@ class Session:
         self._threads = threads
         self._engine = duckdb.connect(":memory:", config=options)
         self._engine.create_function("strict_json", _is_json, ["VARCHAR"], "BOOLEAN")
-        for setting in (*_SETTINGS, *MACROS):
+        for setting in (*_SETTINGS, *MACROS, *stopped_at(datetime.now(UTC))):
             self._engine.execute(setting)
         self._names = count()
         self._hashes = False

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import closing
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -430,6 +430,47 @@ def test_a_duplicate_in_one_column_takes_nothing_in_another() -> None:
 def test_a_derived_column_may_use_an_earlier_one() -> None:
     transform = {"derive": {"net": "amount - 1", "double": "net * 2"}}
     assert good(transform, {"amount": [5]}) == [{"amount": 5, "net": 4, "double": 8}]
+
+
+@pytest.mark.parametrize(
+    ("clock", "type_"),
+    [
+        ("now()", pa.timestamp("us", "UTC")),
+        ("current_timestamp", pa.timestamp("us", "UTC")),
+        ("get_current_timestamp()", pa.timestamp("us", "UTC")),
+        ("transaction_timestamp()", pa.timestamp("us", "UTC")),
+        ("localtimestamp", pa.timestamp("us")),
+        ("current_date", pa.date32()),
+        ("today()", pa.date32()),
+        ("localtime", pa.time64("us")),
+        ("CAST(current_time AS VARCHAR)", pa.string()),
+        ("age(DATE '2024-02-29')", pa.month_day_nano_interval()),
+    ],
+)
+def test_the_clock_stands_still_during_a_run(clock: str, type_: pa.DataType) -> None:
+    rules = {"derive": {"x": clock}, "filter": [f"{clock} IS NOT NULL", f"x = {clock}"]}
+    done = apply(rules, {"a": [1, 2]}, {"a": ["3"]}, {"a": [4]})
+    values = [value for each in done for value in each.good["x"].to_pylist()]
+    assert (len(values), len(set(values)), done[0].good.schema.field("x").type) == (4, 1, type_)
+
+
+def test_the_clock_shows_when_the_run_started() -> None:
+    before = datetime.now(UTC)
+    (row,) = good({"derive": {"at": "now()", "day": "today()", "next": "now() + INTERVAL 1 DAY"}}, {"a": [1]})
+    assert before <= row["at"] <= datetime.now(UTC)
+    assert (row["day"], row["next"] - row["at"]) == (row["at"].date(), timedelta(days=1))
+
+
+def test_the_clock_is_read_where_a_condition_is_checked() -> None:
+    rules = {"expect": ["made <= now()"], "filter": ["made > now() - INTERVAL 1 HOUR"]}
+    now = datetime.now(UTC)
+    (done,) = apply(rules, {"made": [now, now + timedelta(days=1), now - timedelta(days=1)]})
+    assert (done.good.num_rows, len(done.bad), done.filtered) == (1, 1, 1)
+
+
+def test_an_age_between_two_times_is_the_engines_own() -> None:
+    (row,) = good({"derive": {"x": "CAST(age(DATE '2024-05-31', DATE '2024-02-29') AS VARCHAR)"}}, {"a": [1]})
+    assert row["x"] == "3 months 2 days"
 
 
 def test_a_derived_column_may_take_the_place_of_another() -> None:

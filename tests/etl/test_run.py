@@ -10,6 +10,7 @@ import duckdb
 import pytest
 
 from errors import InvalidRowsError, PivotalError
+from etl.loader import check, load_pipelines
 from etl.pipeline import Pipeline
 from etl.preview import preview
 from etl.run import run_pipeline
@@ -54,6 +55,24 @@ def test_every_row_is_accounted_for(project: Path) -> None:
     assert (report.extracted, report.loaded, report.filtered, report.quarantined) == (7, 2, 1, 4)
     assert report.balanced
     assert rows(project, "SELECT id, amount::VARCHAR FROM payments ORDER BY id") == [("1", "10.50"), ("5", "0.10")]
+
+
+def test_a_pipeline_that_reads_the_clock_passes_the_check_and_runs(project: Path) -> None:
+    write_payments(project)
+    file = project / "timed.yaml"
+    file.write_text(
+        "description: Payments, and when they were loaded\n"
+        "source: {type: file, path: payments.csv}\n"
+        "transform: {derive: {loaded_at: now(), day: current_date}, filter: [loaded_at <= current_timestamp]}\n"
+        "destination: {type: database, connection: 'duckdb:///warehouse.duckdb', table: payments, write: append}\n"
+    )
+    assert check([file]) == []
+    (timed,) = load_pipelines(project)
+    report = run_pipeline(timed)
+    assert (report.extracted, report.loaded, report.quarantined) == (7, 6, 1)
+    assert rows(project, "SELECT count(DISTINCT loaded_at), min(loaded_at)::DATE = min(day) FROM payments") == [
+        (1, True)
+    ]
 
 
 def test_progress_is_told_and_the_report_shows_samples(project: Path) -> None:
