@@ -30,6 +30,7 @@ def metadata(pipeline: Pipeline, upstream: dg.AssetKey, report: RunReport) -> di
         "rows_quarantined": report.quarantined,
         "rows_deduplicated": report.deduplicated,
         "rows_deleted": report.deleted,
+        "rows_expired": report.expired,
         "bytes_read": report.bytes_read,
         "seconds": round(report.seconds, 3),
         "rows_per_second": round(report.extracted / report.seconds) if report.seconds else 0,

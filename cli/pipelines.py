@@ -166,6 +166,8 @@ def show_report(report: RunReport, *, as_json: bool, quarantine: bool = True) ->
     counts += ("deleted",) if report.deleted else ()
     table((report.pipeline, "rows"), [(name, getattr(report, name.strip())) for name in counts])
     say(f"{report.seconds:.2f} s, {per_second:,} rows/s. The result is in {report.destination}.")
+    if report.expired:
+        say(f"{report.expired:,} old rows left the quarantine (`quarantine_retention`).", fg="yellow")
     if report.quarantined and quarantine:
         say(f"See what was set aside, and why: pivotal quarantine show {report.pipeline}", fg="yellow")
 
@@ -223,8 +225,8 @@ def report_dict(report: RunReport) -> dict[str, object]:
     """
     names = (
         "pipeline", "run_id", "source", "destination", "extracted", "loaded", "inserted", "updated", "filtered",
-        "quarantined", "deduplicated", "deleted", "bytes_read", "seconds", "peak_memory", "state_before", "state_after",
-        "schema",
+        "quarantined", "deduplicated", "deleted", "expired", "bytes_read", "seconds", "peak_memory", "state_before",
+        "state_after", "schema",
     )  # fmt: skip
     return {name: getattr(report, name) for name in names}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import click
@@ -77,21 +78,23 @@ def replay(name: str, as_json: bool) -> None:
 @quarantine.command()
 @click.argument("name")
 @click.argument("ids", nargs=-1)
+@click.option("--older-than", "age", metavar="AGE", help="Drop rows that were last found so long ago: 30d, 12h.")
 @click.option("--all", "every", is_flag=True, help="Drop every row.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @json_option
-def drop(name: str, ids: tuple[str, ...], every: bool, yes: bool, as_json: bool) -> None:
+def drop(name: str, ids: tuple[str, ...], age: str | None, every: bool, yes: bool, as_json: bool) -> None:
     """Remove rows for good.
 
     NAME is the pipeline; IDS pick rows.
     """
     from etl.destinations import open_destination
 
-    if bool(ids) == every:
-        raise click.UsageError("say which rows: their ids (see `pivotal quarantine show`), or --all")
+    if [bool(ids), age is not None, every].count(True) != 1:
+        raise click.UsageError("say which rows: their ids (see `pivotal quarantine show`), --older-than, or --all")
+    limit = _moment(age) if age is not None else datetime.max.replace(tzinfo=UTC)
     destination = open_destination(find_pipeline(name))
     waiting = destination.quarantined()
-    rows = waiting if every else _chosen(waiting, ids)
+    rows = _chosen(waiting, ids) if ids else [row for row in waiting if row.at < limit]
     if rows and not yes:
         ask(f"Drop {len(rows)} of {len(waiting)} rows for good?")
     dropped = destination.drop_quarantined([row.id for row in rows])
@@ -99,6 +102,17 @@ def drop(name: str, ids: tuple[str, ...], every: bool, yes: bool, as_json: bool)
         say_json({"pipeline": name, "dropped": dropped})
     else:
         say(f"Dropped {dropped} row{'s' * (dropped != 1)}.")
+
+
+def _moment(age: str) -> datetime:
+    """When a row was found that is so old now."""
+    from etl.destinations.quarantine import before
+    from etl.pipeline import duration
+
+    try:
+        return before(duration(age))
+    except ValueError as error:
+        raise click.UsageError(f"--older-than: {age!r} is {error}") from None
 
 
 def _chosen(rows: Sequence[Quarantined], ids: Sequence[str]) -> list[Quarantined]:

@@ -107,7 +107,12 @@ def _owner(value: str) -> str:
     return value
 
 
-def _duration(value: object) -> object:
+def duration(value: object) -> timedelta:
+    """How long `90s`, `10m`, `2h` or `1d` is.
+
+    Raises:
+        ValueError: It is none of these.
+    """
     if isinstance(value, timedelta):
         return value
     if not isinstance(value, str) or not re.fullmatch(_DURATION, value):
@@ -250,7 +255,7 @@ def _without_default(schema: dict[str, Any]) -> None:
 Name = Annotated[str, AfterValidator(plain_name), _pattern(_NAME)]
 Text = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]
 Owner = Annotated[Text, AfterValidator(_owner), _pattern(_OWNER)]
-Duration = Annotated[timedelta, BeforeValidator(_duration), _pattern(_DURATION)]
+Duration = Annotated[timedelta, BeforeValidator(duration), _pattern(_DURATION)]
 Cron = Annotated[str, AfterValidator(_cron), _pattern(_CRON)]
 Type = Annotated[str, AfterValidator(_type), _pattern(_TYPE)]
 Character = Annotated[str, StringConstraints(min_length=1, max_length=1), AfterValidator(_character)]
@@ -981,6 +986,10 @@ class Pipeline(Model):
     destination: Destination = Field(description="Where rows go; its `type` is database, file or api.")
     on_invalid: Literal["quarantine", "fail"] = Field(
         "quarantine", description="What becomes of a row that breaks a rule: set it aside, or fail the run."
+    )
+    quarantine_retention: Duration | None = Field(
+        None,
+        description="How long such rows wait: 90d; older ones are dropped when a run commits. For ever if not given.",
     )
     schedule: Cron | None = Field(None, description="Cron expression, in UTC.")
     partitions: Partitions | None = Field(

@@ -15,6 +15,7 @@ import pyarrow as pa
 from errors import AccountingError, InvalidRowsError, PivotalError
 from etl.contract import Contract
 from etl.destinations import open_destination
+from etl.destinations.quarantine import before
 from etl.lock import only_run_of
 from etl.overlap import WriteBehind, read_ahead
 from etl.partitions import Partition, about
@@ -105,15 +106,16 @@ def _run(
     state = None if full_refresh else destination.state()
     waiting = QuarantineSource(destination.quarantined()) if replay else None
     source: Source = waiting or open_source(pipeline, partition)
+    expired = None if pipeline.quarantine_retention is None else before(pipeline.quarantine_retention)
     report = RunReport(pipeline.name, run_id, source.label, destination.label, state_before=state)
     with (
         closing(source.open(state)) as extraction,
-        destination.begin(run_id, replayed=waiting.ids if waiting else ()) as load,
+        destination.begin(run_id, replayed=waiting.ids if waiting else (), expired=expired) as load,
     ):
         _stream(pipeline, Contract(pipeline.transform, destination), extraction, load, report, progress)
         after = extraction.state()
         _settle(load, report)
-        load.commit(after)
+        report.expired = load.commit(after)
         report.state_after = after or state
     if isinstance(extraction, Partial) and extraction.stopped:
         raise extraction.stopped
@@ -247,6 +249,7 @@ def _counts(report: RunReport) -> dict[str, object]:
         "quarantined",
         "deduplicated",
         "deleted",
+        "expired",
         "bytes_read",
         "seconds",
     )

@@ -183,8 +183,8 @@ class Load(Protocol):
         """Finishes the writing, inside the transaction, and counts what it did. No `write` after it."""
         ...
 
-    def commit(self, state: State | None) -> None:
-        """Publishes data, quarantine and state together."""
+    def commit(self, state: State | None) -> int:
+        """Publishes data, quarantine and state together; returns how many rows of the quarantine expired."""
         ...
 
     def __enter__(self) -> Self: ...
@@ -228,8 +228,14 @@ class Destination(Protocol):
         """The columns that its rows have, as it compares names; None before the first run, or where any name goes."""
         ...
 
-    def begin(self, run_id: str, *, replayed: Sequence[str] = ()) -> Load:
-        """Starts a load. `replayed`: quarantine ids that leave the quarantine when the load commits."""
+    def begin(self, run_id: str, *, replayed: Sequence[str] = (), expired: datetime | None = None) -> Load:
+        """Starts a load.
+
+        Args:
+            run_id: Names the run.
+            replayed: Ids of rows that leave the quarantine when the load commits.
+            expired: Rows that were last found before this moment leave the quarantine, too; None: they stay.
+        """
         ...
 
     def quarantined(self, limit: int | None = None) -> list[Quarantined]:
@@ -243,7 +249,10 @@ class Destination(Protocol):
 
 @dataclass(slots=True)
 class RunReport:
-    """What a run did: extracted = loaded + filtered + quarantined + deduplicated; `deleted` rows were not extracted."""
+    """What a run did: extracted = loaded + filtered + quarantined + deduplicated.
+
+    Others were not extracted: `deleted` rows were in the table, `expired` ones in the quarantine.
+    """
 
     pipeline: str
     run_id: str
@@ -256,6 +265,7 @@ class RunReport:
     quarantined: int = 0
     deduplicated: int = 0
     deleted: int = 0
+    expired: int = 0
     bytes_read: int = 0
     seconds: float = 0.0
     peak_memory: int = 0

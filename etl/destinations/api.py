@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from types import TracebackType
 from typing import Any
 
@@ -16,7 +17,7 @@ import pyarrow as pa
 
 from errors import DestinationError, IntegrationError
 from etl.client import Address, inserts, open_client, param
-from etl.destinations.beside import Beside, BesideLoad
+from etl.destinations.beside import Beside, BesideLoad, Run
 from etl.destinations.objects import json_object, json_values, not_numbers
 from etl.destinations.warehouse import Transaction, open_warehouse
 from etl.nested import dump
@@ -54,13 +55,14 @@ class EndpointDestination(Beside):
     def columns(self) -> None:
         """See `Destination.columns`: any name goes."""
 
-    def begin(self, run_id: str, *, replayed: Sequence[str] = ()) -> EndpointLoad:
+    def begin(self, run_id: str, *, replayed: Sequence[str] = (), expired: datetime | None = None) -> EndpointLoad:
         """See `Destination.begin`.
 
         Raises:
             PivotalError: A `${NAME}` has no value.
         """
-        return EndpointLoad(self._warehouse.transaction(), self._declared, self._pipeline, run_id, replayed)
+        run = Run(self._pipeline, run_id, replayed, expired)
+        return EndpointLoad(self._warehouse.transaction(), self._declared, run)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +85,8 @@ class _Row:
 class EndpointLoad(BesideLoad):
     """`Load`: requests, one after the other or some at a time."""
 
-    def __init__(
-        self, transaction: Transaction, declared: ApiDestination, pipeline: str, run_id: str, replayed: Sequence[str]
-    ) -> None:
-        super().__init__(transaction, pipeline, run_id, replayed)
+    def __init__(self, transaction: Transaction, declared: ApiDestination, run: Run) -> None:
+        super().__init__(transaction, run)
         self._declared = declared
         self._url = Address(declared.url)
         self._client = open_client(declared, self._url.start)
@@ -177,7 +177,7 @@ class EndpointLoad(BesideLoad):
 
     def _request(self, rows: Sequence[_Row]) -> Response:
         declared = self._declared
-        name = f"{self._pipeline}: {declared.method} {declared.url}"
+        name = f"{self._run.pipeline}: {declared.method} {declared.url}"
         key = idempotency_key(name, b"\n".join(row.identity for row in rows).decode())
         try:
             return self._client.request(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from types import TracebackType
 from typing import Self
 
@@ -41,28 +43,40 @@ class Beside:
         return dropped
 
 
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What a load belongs to; for `replayed` and `expired` see `Destination.begin`."""
+
+    pipeline: str
+    id: str
+    replayed: Sequence[str] = ()
+    expired: datetime | None = None
+
+
 class BesideLoad:
     """What `Load` says of state and quarantine: one transaction of the warehouse."""
 
-    def __init__(self, transaction: Transaction, pipeline: str, run_id: str, replayed: Sequence[str]) -> None:
-        self._transaction = transaction
-        self._pipeline, self._run_id, self._replayed = pipeline, run_id, replayed
+    def __init__(self, transaction: Transaction, run: Run) -> None:
+        self._transaction, self._run = transaction, run
 
     def quarantine(self, rows: Sequence[BadRow]) -> None:
         """See `Load.quarantine`."""
-        self._transaction.quarantine(self._pipeline, self._run_id, rows)
+        self._transaction.quarantine(self._run.pipeline, self._run.id, rows)
 
-    def commit(self, state: State | None) -> None:
+    def commit(self, state: State | None) -> int:
         """See `Load.commit`.
 
         First the state, then the quarantine: everyone takes their locks in this order. Replayed rows leave before those
-        of them come back that broke a rule again, which is when the transaction ends.
+        of them come back that broke a rule again; what this run found has not expired.
         """
+        run = self._run
         if state is not None:
-            self._transaction.save_state(self._pipeline, self._run_id, state)
-        if self._replayed:
-            self._transaction.drop_quarantined(self._pipeline, self._replayed)
+            self._transaction.save_state(run.pipeline, run.id, state)
+        if run.replayed:
+            self._transaction.drop_quarantined(run.pipeline, run.replayed)
+        expired = self._transaction.expire_quarantined(run.pipeline, run.expired) if run.expired else 0
         self._transaction.commit()
+        return expired
 
     def __enter__(self) -> Self:
         self._transaction.__enter__()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Container, Sequence
+from datetime import datetime
 
 import pyarrow as pa
 
-from etl.destinations.beside import Beside, BesideLoad
+from etl.destinations.beside import Beside, BesideLoad, Run
 from etl.destinations.warehouse import Scope, Target, Transaction, open_warehouse
 from etl.pipeline import DatabaseDestination
 from etl.stream import BadRow, Loaded
@@ -53,18 +54,17 @@ class TableDestination(Beside):
         """See `Destination.columns`."""
         return self._warehouse.columns(self._target.table)
 
-    def begin(self, run_id: str, *, replayed: Sequence[str] = ()) -> TableLoad:
+    def begin(self, run_id: str, *, replayed: Sequence[str] = (), expired: datetime | None = None) -> TableLoad:
         """See `Destination.begin`."""
-        return TableLoad(self._warehouse.transaction(), self._target, self._pipeline, run_id, replayed)
+        run = Run(self._pipeline, run_id, replayed, expired)
+        return TableLoad(self._warehouse.transaction(), self._target, run)
 
 
 class TableLoad(BesideLoad):
     """`Load`: one transaction of the warehouse."""
 
-    def __init__(
-        self, transaction: Transaction, target: Target, pipeline: str, run_id: str, replayed: Sequence[str]
-    ) -> None:
-        super().__init__(transaction, pipeline, run_id, replayed)
+    def __init__(self, transaction: Transaction, target: Target, run: Run) -> None:
+        super().__init__(transaction, run)
         self._target, self._writer, self._complete = target, transaction.writer(target), True
 
     def write(self, rows: pa.RecordBatch) -> None:

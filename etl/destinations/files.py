@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from errors import DestinationError
 from etl.destinations import quarantine
+from etl.destinations.beside import Run
 from etl.destinations.folder import Folder
 from etl.destinations.formats import SUFFIXES, format_of
 from etl.destinations.layout import Layout, split_path
@@ -65,12 +66,13 @@ class FilesDestination:
             schema = self._store.read(_schema)
         return schema.names or None
 
-    def begin(self, run_id: str, *, replayed: Sequence[str] = ()) -> FilesLoad:
+    def begin(self, run_id: str, *, replayed: Sequence[str] = (), expired: datetime | None = None) -> FilesLoad:
         """See `Destination.begin`."""
+        run = Run(self._pipeline, run_id, replayed, expired)
         of_run = {"date": datetime.now(UTC).date().isoformat(), "run_id": run_id}
         layout = Layout(self.label, self._pattern, of_run)
         seen, self._seen = self._seen, _UNSEEN
-        return FilesLoad(self._store, self._declared, layout, self._pipeline, run_id, replayed, seen)
+        return FilesLoad(self._store, self._declared, layout, run, seen)
 
     def quarantined(self, limit: int | None = None) -> list[Quarantined]:
         """See `Destination.quarantined`."""
@@ -92,25 +94,17 @@ class FilesDestination:
 class FilesLoad:
     """`Load`: the next version of the folder."""
 
-    def __init__(
-        self,
-        store: Store,
-        declared: FileDestination,
-        layout: Layout,
-        pipeline: str,
-        run_id: str,
-        replayed: Sequence[str],
-        seen: object,
-    ) -> None:
-        self._store, self._pipeline, self._run_id, self._replayed = store, pipeline, run_id, replayed
+    def __init__(self, store: Store, declared: FileDestination, layout: Layout, run: Run, seen: object) -> None:
+        self._store, self._run = store, run
         self._replace = declared.write == "replace"
-        self._own = re.sub(r"[^\w.-]", "_", f"{pipeline}-{run_id}")
+        self._own = re.sub(r"[^\w.-]", "_", f"{run.pipeline}-{run.id}")
         self._bad: Sink | None = None
         self._stack = ExitStack()
         with store.trouble(), self._stack:
             self._change = self._stack.enter_context(closing(store.change()))
             if seen is not _UNSEEN:
-                _check_unchanged(self._change.base, pipeline, seen)
+                _check_unchanged(self._change.base, run.pipeline, seen)
+            self._expired = _expired(self._change.base, run)
             schema = pa.schema([]) if self._replace else _schema(self._change.base)
             form, size = format_of(declared), declared.file_size
             self._parts = Parts(layout.label, self._change, self._stem(), form, layout, schema, size)
@@ -128,23 +122,27 @@ class FilesLoad:
             return
         with self._store.trouble():
             self._bad = self._bad or self._change.create(f"{_QUARANTINE}{self._own}.ndjson")
-            self._bad.write(b"".join(map(quarantine.to_line, self._with_ids(rows))))
+            found = quarantine.quarantined(self._run.pipeline, self._run.id, rows)
+            self._expired.difference_update(row.id for row in found)
+            self._bad.write(b"".join(map(quarantine.to_line, found)))
 
     def loaded(self) -> Loaded:
         """See `Load.loaded`."""
         with self._store.trouble():
             return Loaded(inserted=self._parts.finish(at_least_one=self._replace))
 
-    def commit(self, state: State | None) -> None:
+    def commit(self, state: State | None) -> int:
         """See `Load.commit`."""
         with self._store.trouble():
             if self._bad:
                 self._bad.close()
-            _, emptied = _drop(self._change, self._pipeline, self._replayed, but=f"{self._own}.ndjson")
+            gone = self._expired.union(self._run.replayed)
+            _, emptied = _drop(self._change, self._run.pipeline, gone, but=f"{self._own}.ndjson")
             if state is not None:
-                _save_state(self._change, self._pipeline, self._run_id, state)
+                _save_state(self._change, self._run.pipeline, self._run.id, state)
             put(self._change, _SCHEMA, self._parts.schema.serialize().to_pybytes())
             self._change.publish(lambda name: name not in emptied and self._stays(name))
+        return len(self._expired)
 
     def __enter__(self) -> Self:
         return self
@@ -153,9 +151,6 @@ class FilesLoad:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stack.close()
-
-    def _with_ids(self, rows: Sequence[BadRow]) -> list[Quarantined]:
-        return quarantine.quarantined(self._pipeline, self._run_id, rows)
 
     def _stem(self) -> str:
         """The name of what a replacement writes stays, unless that would mix it with files that were appended."""
@@ -191,6 +186,17 @@ def _is_replacement(name: str) -> bool:
 
 def _age(row: Quarantined) -> tuple[datetime, str]:
     return row.at, row.id
+
+
+def _expired(version: Version, run: Run) -> set[str]:
+    """Ids of rows that waited for too long; those that are replayed leave anyway."""
+    if run.expired is None:
+        return set()
+    old, young = set[str](), set(run.replayed)
+    for name in _quarantine_of(version):
+        for row in _rows(version, name):
+            (old if row.pipeline == run.pipeline and row.at < run.expired else young).add(row.id)
+    return old - young
 
 
 def _states(version: Version) -> dict[str, Any]:

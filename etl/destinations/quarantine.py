@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import orjson
@@ -31,6 +31,12 @@ def quarantined(pipeline: str, run_id: str, rows: Sequence[BadRow]) -> list[Quar
     """The rows with their ids, as found now."""
     now = datetime.now(UTC)
     return [Quarantined(_id(pipeline, bad), pipeline, run_id, now, bad) for bad in rows]
+
+
+def before(age: timedelta) -> datetime:
+    """When a row was found that is so old now."""
+    now = datetime.now(UTC)
+    return now - min(age, now - datetime.fromtimestamp(0, UTC))
 
 
 def to_arrow(rows: Sequence[Quarantined]) -> pa.RecordBatch:

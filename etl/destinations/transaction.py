@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -16,7 +17,7 @@ from etl.destinations.names import ColumnNames, split
 from etl.destinations.spool import Spool
 from etl.destinations.sql import Database, Table
 from etl.destinations.state import parse_state, state_to_arrow
-from etl.destinations.warehouse import Target, Writer
+from etl.destinations.warehouse import Scope, Target, Writer
 from etl.destinations.writers import Loader, Merger, Spooled
 from etl.quoting import quoted
 from etl.stream import BadRow, Quarantined, State
@@ -64,6 +65,14 @@ class SqlTransaction:
             dropped += self._database().run(sql, [name, *some])
         return dropped
 
+    def expire_quarantined(self, name: str, before: datetime) -> int:
+        """See `Transaction.expire_quarantined`."""
+        self._finish_quarantine()
+        table = Table(self._database(), replace(QUARANTINE, scope=Scope("quarantined_at", high=before)))
+        if not table.exists:
+            return 0
+        return self._database().run(f"DELETE FROM {table.name.sql} WHERE pipeline = ? AND {table.scope}", [name])
+
     def save_state(self, name: str, run_id: str, state: State) -> None:
         """See `Transaction.save_state`."""
         writer = Merger(self._database, STATE)
@@ -72,8 +81,7 @@ class SqlTransaction:
 
     def commit(self) -> None:
         """See `Transaction.commit`."""
-        if self._quarantine:
-            self._quarantine.finish()
+        self._finish_quarantine()
         if self._open:
             self._open.commit()
         self._stack.close()
@@ -85,6 +93,11 @@ class SqlTransaction:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stack.close()
+
+    def _finish_quarantine(self) -> None:
+        if self._quarantine:
+            self._quarantine.finish()
+            self._quarantine = None
 
     def _database(self) -> Database:
         if self._open is None:

@@ -127,6 +127,10 @@ class Transaction(Protocol):
         """Takes rows out of the quarantine of `name`; returns how many were there."""
         ...
 
+    def expire_quarantined(self, name: str, before: datetime) -> int:
+        """Takes those rows out that were found before a moment, and not again since; returns how many there were."""
+        ...
+
     def save_state(self, name: str, run_id: str, state: State) -> None:
         """Remembers the state of `name`, instead of what was remembered before."""
         ...

@@ -151,9 +151,8 @@ def test_a_runs_report_has_stable_keys_for_programs(pivotal: Pivotal) -> None:
     assert answer.err == ""
     assert list(answer.json) == [
         "pipeline", "run_id", "source", "destination", "extracted", "loaded", "inserted", "updated", "filtered",
-        "quarantined", "deduplicated", "deleted", "bytes_read", "seconds", "peak_memory", "state_before", "state_after",
-        "schema",
-        "rows_per_second",
+        "quarantined", "deduplicated", "deleted", "expired", "bytes_read", "seconds", "peak_memory", "state_before",
+        "state_after", "schema", "rows_per_second",
     ]  # fmt: skip
     assert answer.json["schema"] == {"order_id": "int64", "amount": "decimal128(18, 2)", "status": "string"}
 
@@ -318,6 +317,9 @@ def test_rows_are_dropped_by_id_or_all_after_a_yes(pivotal: Pivotal) -> None:
     pivotal("run", "orders")
     first, _ = pivotal("quarantine", "show", "orders", "--json").json
     assert "say which rows" in pivotal("quarantine", "drop", "orders").err
+    assert "say which rows" in pivotal("quarantine", "drop", "orders", "--all", "--older-than", "1d").err
+    assert "--older-than: '30' is not a duration" in pivotal("quarantine", "drop", "orders", "--older-than", "30").err
+    assert pivotal("quarantine", "drop", "orders", "--older-than", "1d", "--yes").out == "Dropped 0 rows.\n"
     assert "is not the beginning of an id" in pivotal("quarantine", "drop", "orders", "no", "--yes").err
     assert pivotal("quarantine", "drop", "orders", first["id"][:12], "--yes").out == "Dropped 1 row.\n"
     assert "there is nobody to ask; add --yes" in pivotal("quarantine", "drop", "orders", "--all").err
@@ -326,3 +328,12 @@ def test_rows_are_dropped_by_id_or_all_after_a_yes(pivotal: Pivotal) -> None:
         "dropped": 1,
     }
     assert pivotal("quarantine", "show", "orders").out == "The quarantine is empty.\n"
+    pivotal("run", "orders")
+    assert pivotal("quarantine", "drop", "orders", "--older-than", "0s", "--yes").out == "Dropped 2 rows.\n"
+
+
+def test_a_run_says_that_rows_left_the_quarantine_by_their_age(shop: Path, pivotal: Pivotal) -> None:
+    pivotal("run", "orders")
+    change(shop, "UPDATE orders SET amt = '1', status = 'paid'")
+    (shop / "pipelines/orders.yaml").write_text(ORDERS + "quarantine_retention: 0s\n")
+    assert "2 old rows left the quarantine (`quarantine_retention`)." in pivotal("run", "orders").out

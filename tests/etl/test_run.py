@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from errors import InvalidRowsError, PivotalError
 from etl.loader import check, load_pipelines
+from etl.partitions import partition_of
 from etl.pipeline import Pipeline
 from etl.preview import preview
 from etl.run import run_pipeline
@@ -123,6 +125,36 @@ def test_replay_after_a_fix_loads_what_now_passes(project: Path) -> None:
     assert rows(project, "SELECT count(*) FROM _pivotal_quarantine") == [(2,)]
     again = run_pipeline(fixed, replay=True)
     assert (again.extracted, again.loaded, again.quarantined) == (1, 0, 1)
+
+
+def test_bad_rows_are_kept_for_ever_unless_the_pipeline_says_for_how_long(project: Path) -> None:
+    write_payments(project)
+    run_pipeline(pipeline())
+    (project / "payments.csv").write_text("id,amount,kind\n1,10.50,card\n2,-1,card\n")
+    assert (run_pipeline(pipeline()).expired, rows(project, "SELECT count(*) FROM _pivotal_quarantine")) == (0, [(4,)])
+    assert run_pipeline(pipeline(quarantine_retention="999999d")).expired == 0
+
+    report = run_pipeline(pipeline(quarantine_retention="0s"))
+
+    # What this run found again stays, however old it is.
+    assert (report.quarantined, report.expired) == (1, 3)
+    assert rows(project, "SELECT origin FROM _pivotal_quarantine") == [('{"file":"payments.csv","record":2}',)]
+    with closing(open_log(get_settings().events_url)) as log:
+        assert [recorded.event.data["expired"] for recorded in log.read(0, 10)] == [0, 0, 0, 3]
+
+
+@pytest.mark.parametrize("way", ["replay", "partition"])
+def test_old_rows_leave_the_quarantine_in_a_replay_and_in_a_run_for_a_partition_too(project: Path, way: str) -> None:
+    write_payments(project)
+    kinds = {"partitions": {"by": "kind", "values": ["card", "test"]}}
+    run_pipeline(pipeline(**kinds))
+    short = pipeline(quarantine_retention="0s", **kinds)
+    (project / "payments.csv").write_text("id,amount,kind\n7,1,test\n")
+    if way == "replay":
+        report = run_pipeline(short, replay=True)
+        assert (report.quarantined, report.expired) == (2, 1)  # the ragged line is no row that could be replayed
+    else:
+        assert run_pipeline(short, partition=partition_of(short, "test")).expired == 4
 
 
 def test_a_replay_leaves_the_cursor_alone(project: Path) -> None:

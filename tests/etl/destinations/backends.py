@@ -275,9 +275,10 @@ def load(
     state: State | None = None,
     quarantine: Sequence[BadRow] = (),
     replayed: Sequence[str] = (),
+    expired: datetime | None = None,
 ) -> Loaded:
     """Loads batches in one run."""
-    with destination.begin(run_id, replayed=replayed) as running:
+    with destination.begin(run_id, replayed=replayed, expired=expired) as running:
         for batch in batches:
             running.write(batch)
         running.quarantine(quarantine)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
@@ -260,6 +261,40 @@ def test_replayed_rows_stay_if_the_replay_fails(backend: Backend) -> None:
         raise ZeroDivisionError
 
     assert [row.id for row in destination.quarantined()] == ids
+
+
+def test_rows_found_before_a_moment_leave_the_quarantine_and_younger_ones_stay(backend: Backend) -> None:
+    one, other = backend.destination(name="one"), backend.destination(name="other")
+    load(other, quarantine=[bad("other", 9)])
+    for number in range(4):
+        load(one, quarantine=[bad("x", number)], run_id=f"run-{number}")
+    waiting = one.quarantined()
+
+    with one.begin("run-4", expired=waiting[2].at, replayed=[waiting[3].id]) as running:
+        running.write(rows(id=[1]))
+        running.quarantine([bad("x", 0), bad("x", 5)])
+        running.loaded()
+        assert running.commit({"cursor": 1}) == 1
+
+    # 0 was found again, 1 has expired, 2 is from that very moment, 3 was replayed.
+    assert sorted(row.bad.origin["record"] for row in one.quarantined()) == [0, 2, 5]
+    assert len(other.quarantined()) == 1
+    assert one.state() == {"cursor": 1}
+
+
+def test_nothing_expires_where_nothing_waits_or_the_load_fails(backend: Backend) -> None:
+    destination, later = backend.destination(), datetime.now(UTC) + timedelta(days=1)
+    with destination.begin("run-1", expired=later) as running:
+        running.write(rows(id=[1]))
+        running.loaded()
+        assert running.commit(None) == 0
+    load(destination, quarantine=[bad("x", 1)], run_id="run-2")
+
+    with destination.begin("run-3", expired=later) as running:
+        running.write(rows(id=[2]))
+        running.loaded()
+
+    assert [row.run_id for row in destination.quarantined()] == ["run-2"]
 
 
 def test_dropped_rows_are_gone_and_counted(backend: Backend) -> None:
