@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from etl.stream import Broken, RunReport
 
 
+WAREHOUSE = "${PIVOTAL_WAREHOUSE_URL}"
+
+
 def all_pipelines() -> list[Pipeline]:
     """Every pipeline.
 

@@ -9,13 +9,19 @@ from typing import TYPE_CHECKING
 import click
 
 from cli.output import ask, json_option, progress, say, say_json, table
-from cli.pipelines import all_pipelines, broken_lines, find_pipeline, show_report
+from cli.pipelines import WAREHOUSE, all_pipelines, broken_lines, find_pipeline, show_report
 
 if TYPE_CHECKING:
-    from etl.stream import Quarantined
+    from etl.destinations.beside import Beside
+    from etl.destinations.warehouse import Warehouse
+    from etl.stream import Destination, Quarantined
 
 SHORT = 12
 """Characters of an id that are shown; any unique beginning names a row."""
+
+connection_option = click.option(
+    "--connection", metavar="URL", help="The database, for what `pivotal import` set aside; the warehouse if not given."
+)
 
 
 @click.group()
@@ -24,12 +30,19 @@ def quarantine() -> None:
 
 
 @quarantine.command("list")
+@connection_option
 @json_option
-def list_(as_json: bool) -> None:
-    """Count the rows that wait, by pipeline."""
+def list_(connection: str | None, as_json: bool) -> None:
+    """Count the rows that wait, by pipeline.
+
+    Also those in the warehouse that are of no pipeline: of an import, or of a pipeline that there was.
+    """
     from etl.destinations import open_destination
 
-    counts = {each.name: len(open_destination(each).quarantined()) for each in all_pipelines()}
+    counts = (
+        {each.name: len(open_destination(each).quarantined()) for each in all_pipelines()} if not connection else {}
+    )
+    counts = _warehouse(connection).waiting() | counts
     if as_json:
         say_json([{"pipeline": name, "rows": rows} for name, rows in counts.items()])
     else:
@@ -40,16 +53,15 @@ def list_(as_json: bool) -> None:
 @click.argument("name")
 @click.argument("ids", nargs=-1)
 @click.option("--limit", default=20, show_default=True, type=click.IntRange(min=1), help="How many rows to show.")
+@connection_option
 @json_option
-def show(name: str, ids: tuple[str, ...], limit: int, as_json: bool) -> None:
+def show(name: str, ids: tuple[str, ...], limit: int, connection: str | None, as_json: bool) -> None:
     """Show rows, and what is wrong with them.
 
-    Each as it was read, with where it came from and every rule that it broke, oldest first. NAME is the pipeline; IDS
-    pick rows.
+    Each as it was read, with where it came from and every rule that it broke, oldest first. NAME is the pipeline, or
+    another that `pivotal quarantine list` shows; IDS pick rows.
     """
-    from etl.destinations import open_destination
-
-    destination = open_destination(find_pipeline(name))
+    destination = _destination(name, connection)
     rows = _chosen(destination.quarantined(), ids) if ids else destination.quarantined(limit)
     if as_json:
         say_json([_as_dict(row) for row in rows])
@@ -65,7 +77,8 @@ def show(name: str, ids: tuple[str, ...], limit: int, as_json: bool) -> None:
 def replay(name: str, as_json: bool) -> None:
     """Send the rows through the rules again.
 
-    What follows the rules now is loaded and leaves the quarantine. NAME is the pipeline.
+    What follows the rules now is loaded and leaves the quarantine. NAME is the pipeline. (What an import set aside has
+    no rules: mend the file, import it again.)
     """
     from etl.run import run_pipeline
 
@@ -81,18 +94,19 @@ def replay(name: str, as_json: bool) -> None:
 @click.option("--older-than", "age", metavar="AGE", help="Drop rows that were last found so long ago: 30d, 12h.")
 @click.option("--all", "every", is_flag=True, help="Drop every row.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
+@connection_option
 @json_option
-def drop(name: str, ids: tuple[str, ...], age: str | None, every: bool, yes: bool, as_json: bool) -> None:
+def drop(
+    *, name: str, ids: tuple[str, ...], age: str | None, every: bool, yes: bool, connection: str | None, as_json: bool
+) -> None:
     """Remove rows for good.
 
-    NAME is the pipeline; IDS pick rows.
+    NAME is the pipeline, or another that `pivotal quarantine list` shows; IDS pick rows.
     """
-    from etl.destinations import open_destination
-
     if [bool(ids), age is not None, every].count(True) != 1:
         raise click.UsageError("say which rows: their ids (see `pivotal quarantine show`), --older-than, or --all")
     limit = _moment(age) if age is not None else datetime.max.replace(tzinfo=UTC)
-    destination = open_destination(find_pipeline(name))
+    destination = _destination(name, connection)
     waiting = destination.quarantined()
     rows = _chosen(waiting, ids) if ids else [row for row in waiting if row.at < limit]
     if rows and not yes:
@@ -102,6 +116,29 @@ def drop(name: str, ids: tuple[str, ...], age: str | None, every: bool, yes: boo
         say_json({"pipeline": name, "dropped": dropped})
     else:
         say(f"Dropped {dropped} row{'s' * (dropped != 1)}.")
+
+
+def _destination(name: str, connection: str | None) -> Destination | Beside:
+    """Where the rows of a name wait: with its pipeline, or in a database without one."""
+    from etl.destinations import open_destination
+    from etl.destinations.beside import Beside
+
+    warehouse = _warehouse(connection)
+    if connection:
+        return Beside(name, warehouse)
+    try:
+        return open_destination(find_pipeline(name))
+    except click.UsageError:
+        if name not in warehouse.waiting():
+            raise
+        return Beside(name, warehouse)
+
+
+def _warehouse(connection: str | None) -> Warehouse:
+    from etl.destinations.warehouse import open_warehouse
+    from etl.loader import resolve
+
+    return open_warehouse(resolve(connection or WAREHOUSE))
 
 
 def _moment(age: str) -> datetime:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from cli.output import ask, json_option, progress, say, say_json, table
-from cli.pipelines import broken_lines, report_dict, show_report
+from cli.pipelines import WAREHOUSE, broken_lines, report_dict, show_report
 
 if TYPE_CHECKING:
     from etl.guess import Guess
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from etl.stream import RunReport
 
 M = TypeVar("M", bound="Model")
-
-WAREHOUSE = "${PIVOTAL_WAREHOUSE_URL}"
 
 connection_option = click.option(
     "--connection", default=WAREHOUSE, help="The database's URL, or ${NAME} of a variable; the warehouse if not given."
@@ -75,7 +73,7 @@ def import_(  # noqa: PLR0913  (an option each)
         say_json(report_dict(report) | {"types": _types(pipeline)})
     else:
         show_report(report, as_json=False, quarantine=False)
-        _show_rejected(report)
+        _show_rejected(report, connection)
 
 
 def _pipeline(
@@ -128,9 +126,11 @@ def _show(pipeline: Pipeline, columns: dict[str, Guess]) -> None:
     )
 
 
-def _show_rejected(report: RunReport) -> None:
+def _show_rejected(report: RunReport, connection: str) -> None:
     if report.quarantined:
-        say(f"{report.quarantined:,} rows are in _pivotal_quarantine, as those of {report.pipeline}:", fg="yellow")
+        there = "" if connection == WAREHOUSE else " --connection URL"
+        command = f"pivotal quarantine show {report.pipeline}{there}"
+        say(f"{report.quarantined:,} rows were set aside; {command} shows all of them:", fg="yellow")
         rows = [
             ("\n".join(f"{key} {value}" for key, value in bad.origin.items()), broken_lines(bad.broken))
             for bad in report.rejected

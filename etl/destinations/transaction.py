@@ -152,6 +152,11 @@ class SqlWarehouse:
         rows = self._read(QUARANTINE, columns, order + (f" LIMIT {limit:d}" if limit is not None else ""), [name])
         return [quarantine.from_values(row) for row in rows]
 
+    def waiting(self) -> dict[str, int]:
+        """See `Warehouse.waiting`."""
+        counts = self._read(QUARANTINE, "pipeline, count(*)", "GROUP BY pipeline ORDER BY pipeline", [])
+        return {str(name): int(str(rows)) for name, rows in counts}
+
     def _read(self, target: Target, columns: str, rest: str, values: Sequence[str]) -> list[tuple[object, ...]]:
         if not self.exists():
             return []

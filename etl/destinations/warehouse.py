@@ -188,6 +188,10 @@ class Warehouse(Protocol):
         """The quarantine of `name`, oldest first."""
         ...
 
+    def waiting(self) -> dict[str, int]:
+        """How many rows are in the quarantine, by the name of whose they are."""
+        ...
+
 
 def open_warehouse(url: str) -> Warehouse:
     """The database at a URL. Opens no connection yet.

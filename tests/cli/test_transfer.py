@@ -53,9 +53,24 @@ def test_another_type_may_be_given_and_what_does_not_convert_is_set_aside(projec
     (project / "codes.csv").write_text("id,code\n1,007\n2,x\n3\n")
     answer = pivotal("import", "codes.csv", "--into", "codes", "--type", "code=integer", "--yes")
     assert rows(project, "SELECT id, code FROM codes") == [(1, 7)]
-    assert "2 rows are in _pivotal_quarantine, as those of import_codes" in answer.out
+    assert "2 rows were set aside; pivotal quarantine show import_codes shows all of them:" in answer.out
     assert "code: 'x' is not an integer" in answer.out
     assert "record 3" in answer.out
+
+
+@pytest.mark.parametrize("where", [[], ["--connection", "sqlite:///other.db"]])
+def test_what_an_import_set_aside_is_listed_shown_and_dropped(
+    project: Path, pivotal: Pivotal, where: list[str]
+) -> None:
+    (project / "codes.csv").write_text("id,code\n1,007\n2,x\n")
+    loaded = pivotal("import", "codes.csv", "--into", "codes", "--type", "code=integer", "--yes", *where)
+    assert ("show import_codes --connection URL shows" in loaded.out) is bool(where)
+    assert pivotal("quarantine", "list", "--json", *where).json == [{"pipeline": "import_codes", "rows": 1}]
+    (shown,) = pivotal("quarantine", "show", "import_codes", "--json", *where).json
+    assert shown["row"] == {"id": "2", "code": "x"}
+    assert pivotal("quarantine", "drop", "import_codes", shown["id"], "--yes", *where).out == "Dropped 1 row.\n"
+    assert pivotal("quarantine", "list", "--json", *where).json == []
+    assert "there is no pipeline 'import_codes'" in pivotal("quarantine", "replay", "import_codes").err
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from errors import DestinationError
 from etl.destinations.warehouse import Target, open_warehouse
 from etl.stream import Loaded
 from settings import get_settings
-from tests.etl.destinations.backends import Backend, bad, rows
+from tests.etl.destinations.backends import Backend, bad, load, rows
 
 CUSTOMERS = Target("crm.customers", "merge", key=["id"], version="seen")
 INVOICES = Target("billing.invoices", "merge", key=["id"])
@@ -55,6 +55,14 @@ def test_an_error_undoes_every_table(database: Backend) -> None:
 
     assert database.untouched("crm.customers")
     assert database.warehouse.state("projections/stripe") is None
+
+
+def test_whose_rows_wait_in_the_quarantine_is_told(database: Backend) -> None:
+    assert database.warehouse.waiting() == {}
+    for name, records in {"orders": [1, 2], "import_codes": [1]}.items():
+        load(database.destination(name=name), quarantine=[bad("x", record) for record in records])
+
+    assert database.warehouse.waiting() == {"import_codes": 1, "orders": 2}
 
 
 def test_a_transaction_that_did_nothing_makes_nothing(database: Backend, tmp_path: Path) -> None:
