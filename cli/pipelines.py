@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from etl.partitions import Partition
     from etl.pipeline import Destination, Pipeline, Source
     from etl.preview import PreviewRow
-    from etl.stream import Broken, RunReport
+    from etl.stream import Broken, RunReport, State
 
 
 WAREHOUSE = "${PIVOTAL_WAREHOUSE_URL}"
@@ -153,9 +153,10 @@ def show_report(report: RunReport, *, as_json: bool, quarantine: bool = True) ->
         as_json: Print JSON.
         quarantine: Say how to look at rows that were set aside.
     """
-    per_second = round(report.extracted / report.seconds) if report.seconds else 0
+    from rich.filesize import decimal
+
     if as_json:
-        say_json(report_dict(report) | {"rows_per_second": per_second})
+        say_json(report_dict(report))
         return
     counts: tuple[str, ...] = (
         "extracted",
@@ -167,12 +168,25 @@ def show_report(report: RunReport, *, as_json: bool, quarantine: bool = True) ->
         "deduplicated",
     )
     counts += ("deleted",) if report.deleted else ()
-    table((report.pipeline, "rows"), [(name, getattr(report, name.strip())) for name in counts])
-    say(f"{report.seconds:.2f} s, {per_second:,} rows/s. The result is in {report.destination}.")
+    name = f"{report.pipeline} {report.partition or ''}".rstrip()
+    table((name, "rows"), [(count, getattr(report, count.strip())) for count in counts])
+    speed = f"{report.seconds:.2f} s, {report.rows_per_second:,} rows/s"
+    say(f"{speed}, {decimal(report.bytes_read)} read, {decimal(report.peak_memory)} of memory at most.")
+    if moved := _moved(report.state_before or {}, report.state_after or {}):
+        say(moved)
+    say(f"The result is in {report.destination}.")
     if report.expired:
         say(f"{report.expired:,} old rows left the quarantine (`quarantine_retention`).", fg="yellow")
     if report.quarantined and quarantine:
         say(f"See what was set aside, and why: pivotal quarantine show {report.pipeline}", fg="yellow")
+
+
+def _moved(before: State, after: State) -> str:
+    """Where a run started and where the next one does."""
+    if isinstance(files := after.get("files"), Mapping):
+        known = before.get("files")
+        return f"files: {len(known) if isinstance(known, Mapping) else 0} -> {len(files)} known"
+    return f"cursor: {before.get('cursor', 'none')} -> {after['cursor']}" if "cursor" in after else ""
 
 
 def show_problems(problems: Sequence[Problem], *, error: bool = False) -> None:
@@ -227,9 +241,9 @@ def report_dict(report: RunReport) -> dict[str, object]:
         report: The run's report.
     """
     names = (
-        "pipeline", "run_id", "source", "destination", "extracted", "loaded", "inserted", "updated", "filtered",
-        "quarantined", "deduplicated", "deleted", "expired", "bytes_read", "seconds", "peak_memory", "state_before",
-        "state_after", "schema",
+        "pipeline", "run_id", "source", "destination", "partition", "extracted", "loaded", "inserted", "updated",
+        "filtered", "quarantined", "deduplicated", "deleted", "expired", "bytes_read", "seconds", "peak_memory",
+        "state_before", "state_after", "schema", "rows_per_second",
     )  # fmt: skip
     return {name: getattr(report, name) for name in names}
 

@@ -9,10 +9,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from functools import partial
+from typing import cast
 
 import pyarrow as pa
 
 from errors import AccountingError, InvalidRowsError, PivotalError
+from etl.children import ChildTables, Parted
 from etl.contract import Contract
 from etl.destinations import open_destination
 from etl.destinations.quarantine import before
@@ -28,11 +30,12 @@ from etl.sources.rows import as_text
 from etl.stream import (
     BadRow,
     Batch,
+    Broken,
     Extraction,
     Load,
+    ParentLoad,
     Partial,
     Progress,
-    Refused,
     RunReport,
     Source,
     Transformed,
@@ -84,12 +87,14 @@ def run_pipeline(
             written = about(pipeline, partition) if partition else _writing(pipeline, full_refresh, replay)
             report = _run(written, run_id, progress, full_refresh, replay, partition)
     except PivotalError as error:
-        _announce(pipeline, run_id, "failed", {"error": type(error).__name__, "message": error.message})
+        _announce(pipeline, partition, run_id, "failed", {"error": type(error).__name__, "message": error.message})
         raise
     except BaseException as error:
-        _announce(pipeline, run_id, "canceled" if _is_cancel(error) else "failed", {"error": type(error).__name__})
+        _announce(
+            pipeline, partition, run_id, "canceled" if _is_cancel(error) else "failed", {"error": type(error).__name__}
+        )
         raise
-    _announce(pipeline, run_id, "completed", _counts(report))
+    _announce(pipeline, partition, run_id, "completed", _counts(report))
     return report
 
 
@@ -107,7 +112,8 @@ def _run(
     waiting = QuarantineSource(destination.quarantined()) if replay else None
     source: Source = waiting or open_source(pipeline, partition)
     expired = None if pipeline.quarantine_retention is None else before(pipeline.quarantine_retention)
-    report = RunReport(pipeline.name, run_id, source.label, destination.label, state_before=state)
+    part = partition.name if partition else None
+    report = RunReport(pipeline.name, run_id, source.label, destination.label, part, state_before=state)
     with (
         closing(source.open(state)) as extraction,
         destination.begin(run_id, replayed=waiting.ids if waiting else (), expired=expired) as load,
@@ -135,6 +141,7 @@ def _stream(
 ) -> None:
     """Reads, judges and writes at the same time, each batch in its turn."""
     refused: list[BadRow] = []
+    children = ChildTables(pipeline.transform)
     with (
         closing(rules_of(pipeline)) as rules,
         closing(read_ahead(extraction)) as batches,
@@ -142,12 +149,13 @@ def _stream(
     ):
         for batch in batches:
             done = rules.apply(batch)
-            rows, bad = contract.apply(done.good), [*batch.bad, *done.bad]
+            parted = children.part(contract.apply(done.good))
+            bad = [*batch.bad, *done.bad, *_as_read(batch, done, parted.broken)]
             if bad and pipeline.on_invalid == "fail":
                 raise _invalid(pipeline, bad[0])
-            behind.call(_write, pipeline, load, rows, partial(_as_read, batch, done), refused)
+            behind.call(_write, pipeline, load, parted, partial(_as_read, batch, done), refused)
             behind.call(load.quarantine, bad)
-            _count(report, batch, rows, bad, done.filtered)
+            _count(report, batch, parted.rows, bad, done.filtered)
             if progress:
                 progress(report)
     report.rejected = [*report.rejected, *refused][:SAMPLE]
@@ -156,27 +164,38 @@ def _stream(
 def _write(
     pipeline: Pipeline,
     load: Load,
-    rows: pa.RecordBatch,
-    as_read: Callable[[Sequence[Refused]], list[BadRow]],
+    parted: Parted,
+    as_read: Callable[[Mapping[int, Sequence[Broken]]], list[BadRow]],
     sample: list[BadRow],
 ) -> None:
-    """Writes rows; what the destination does not take goes to the quarantine."""
-    if refused := load.write(rows):
-        bad = as_read(refused)
+    """Writes rows, and then their child rows; what the destination does not take goes to the quarantine."""
+    refused = load.write(parted.rows)
+    for rows in parted.children:
+        cast(ParentLoad, load).write_children(rows)  # a pipeline without such a destination has no `children`
+    if refused:
+        bad = as_read({one.place: [one.broken] for one in refused})
         if pipeline.on_invalid == "fail":
             raise _invalid(pipeline, bad[0])
         load.quarantine(bad)
         sample += bad[: SAMPLE - len(sample)]
 
 
-def _as_read(batch: Batch, done: Transformed, refused: Sequence[Refused]) -> list[BadRow]:
-    """Refused rows as the source read them, before any rule: so a replay applies the rules to them once."""
+def _as_read(batch: Batch, done: Transformed, broken: Mapping[int, Sequence[Broken]]) -> list[BadRow]:
+    """Some of the good rows as the source read them, before any rule: so a replay applies the rules to them once.
+
+    Args:
+        batch: What the source read.
+        done: What the rules made of it.
+        broken: Which of the good rows, and what is wrong with each.
+    """
+    if not broken:
+        return []
     good = done.places() if done.places else ()
-    places = [good[one.place] for one in refused]
+    places = [good[place] for place in broken]
     rows, types = as_text(batch.rows.take(pa.array(places)))
     return [
-        BadRow(row, types, [one.broken], batch.origin(place))
-        for row, one, place in zip(rows, refused, places, strict=True)
+        BadRow(row, types, each, batch.origin(place))
+        for row, each, place in zip(rows, broken.values(), places, strict=True)
     ]
 
 
@@ -199,7 +218,7 @@ def _settle(load: Load, report: RunReport) -> None:
     loaded = load.loaded()
     report.inserted, report.updated = loaded.inserted, loaded.updated
     report.deduplicated += loaded.deduplicated
-    report.deleted = loaded.deleted
+    report.deleted, report.children = loaded.deleted, loaded.children
     report.quarantined += loaded.refused
     if not report.balanced:
         raise AccountingError(
@@ -256,13 +275,21 @@ def _counts(report: RunReport) -> dict[str, object]:
     return {name: getattr(report, name) for name in names}
 
 
-def _announce(pipeline: Pipeline, run_id: str, outcome: str, data: Mapping[str, object]) -> None:
+def _announce(
+    pipeline: Pipeline, partition: Partition | None, run_id: str, outcome: str, data: Mapping[str, object]
+) -> None:
     """Publishes how a run ended. Its rows are settled by now: a log that is out of order must not fail it."""
     with caused_by(Cause(correlation_id=run_id)):
         event = new_event(
             f"pivotal.pipeline.{outcome}",
             ("pipeline", pipeline.name),
-            {"source": pipeline.source.type, "destination": pipeline.destination.type, "run_id": run_id, **data},
+            {
+                "source": pipeline.source.type,
+                "destination": pipeline.destination.type,
+                "run_id": run_id,
+                "partition": partition.name if partition else None,
+                **data,
+            },
             source="pivotal/etl",
             dedupe_key=f"{run_id}/{outcome}/{new_id()}",
         )

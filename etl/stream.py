@@ -137,6 +137,21 @@ class Transformed:
 
 
 @dataclass(frozen=True, slots=True)
+class ChildRows:
+    """Rows of a child table, from the lists that some rows had.
+
+    Args:
+        table: The child table.
+        rows: Its rows.
+        parents: For each, where the row whose list it is from stands in the rows that `Load.write` was given before.
+    """
+
+    table: str
+    rows: pa.RecordBatch
+    parents: pa.Array
+
+
+@dataclass(frozen=True, slots=True)
 class Refused:
     """A row that a destination did not take, and why.
 
@@ -155,7 +170,8 @@ class Loaded:
 
     `deduplicated` counts rows that were there already, unchanged, or that a newer version of the same key
     supersedes, in the same run or (with `version`) in the table. `refused` ones are in the quarantine. `deleted` rows
-    were in the table and not among those given (`delete_missing`).
+    were in the table and not among those given (`delete_missing`). `children` are not among them: the rows that each
+    child table now has from them.
     """
 
     inserted: int
@@ -163,6 +179,7 @@ class Loaded:
     deduplicated: int = 0
     refused: int = 0
     deleted: int = 0
+    children: Mapping[str, int] = field(default_factory=dict)
 
 
 class Load(Protocol):
@@ -193,6 +210,14 @@ class Load(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Rolls back, unless committed."""
+        ...
+
+
+class ParentLoad(Load, Protocol):
+    """A load into a table that has child tables."""
+
+    def write_children(self, children: ChildRows) -> None:
+        """Takes rows of a child table, after the rows that they belong to and before any other rows."""
         ...
 
 
@@ -251,13 +276,15 @@ class Destination(Protocol):
 class RunReport:
     """What a run did: extracted = loaded + filtered + quarantined + deduplicated.
 
-    Others were not extracted: `deleted` rows were in the table, `expired` ones in the quarantine.
+    Others were not extracted: `deleted` rows were in the table, `expired` ones in the quarantine, `children` (by table)
+    in a row's list.
     """
 
     pipeline: str
     run_id: str
     source: str
     destination: str
+    partition: str | None = None
     extracted: int = 0
     inserted: int = 0
     updated: int = 0
@@ -266,6 +293,7 @@ class RunReport:
     deduplicated: int = 0
     deleted: int = 0
     expired: int = 0
+    children: Mapping[str, int] = field(default_factory=dict)
     bytes_read: int = 0
     seconds: float = 0.0
     peak_memory: int = 0
@@ -279,6 +307,11 @@ class RunReport:
     def loaded(self) -> int:
         """Rows that are now in the destination because of this run."""
         return self.inserted + self.updated
+
+    @property
+    def rows_per_second(self) -> int:
+        """How many rows went through in a second."""
+        return round(self.extracted / self.seconds) if self.seconds else 0
 
     @property
     def balanced(self) -> bool:

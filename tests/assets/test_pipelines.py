@@ -198,6 +198,8 @@ def test_a_partition_and_a_range_of_them_are_each_one_run(project: Path) -> None
         build_assets([asset]), resources={"progress": RunProgress()}, run_config=QUIET, partition_key="2024-01-02"
     )
     assert done.success
+    (made,) = done.asset_materializations_for_node("orders")
+    assert made.metadata["partition"].value == "2024-01-02"
     assert days_loaded(project) == ["2024-01-02"]
     assert run_partitions(asset, "2024-01-04", "2024-01-06") == ["2024-01-04", "2024-01-05", "2024-01-06"]
     assert days_loaded(project) == ["2024-01-02", "2024-01-04", "2024-01-05", "2024-01-06"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -134,15 +135,32 @@ def test_a_source_that_is_not_there_is_no_mistake_of_the_file(shop: Path, pivota
 
 def test_a_run_tells_where_every_row_went(shop: Path, pivotal: Pivotal) -> None:
     answer = pivotal("run", "orders")
-    *counts, result, hint = answer.out.splitlines()
+    *counts, speed, result, hint = answer.out.splitlines()
     assert answer.code == 0
     assert [line.split() for line in counts] == [
         ["orders", "rows"], ["extracted", "5"], ["loaded", "2"], ["inserted", "2"], ["updated", "0"], ["filtered", "1"],
         ["quarantined", "2"], ["deduplicated", "0"],
     ]  # fmt: skip
-    assert "rows/s. The result is in orders in duckdb:///" in result
+    assert re.fullmatch(
+        r"\d+\.\d\d s, [\d,]+ rows/s, \d.*B read, \d.*B of memory at most\.", speed.replace("bytes", "B")
+    )
+    assert result.startswith("The result is in orders in duckdb:///")
     assert hint.endswith("pivotal quarantine show orders")
     assert loaded(shop) == [(1, "10.50"), (5, "7.00")]
+
+
+def test_a_run_says_where_it_started_and_where_the_next_one_does(shop: Path, pivotal: Pivotal) -> None:
+    incremental = ORDERS.replace("table: orders\nt", "table: orders\n  incremental: {cursor: id}\nt")
+    (shop / "pipelines/orders.yaml").write_text(incremental)
+    assert "\ncursor: none -> 5\n" in pivotal("run", "orders").out
+    change(shop, "INSERT INTO orders VALUES (6, '8', 'paid')")
+    assert "\ncursor: 5 -> 6\n" in pivotal("run", "orders").out
+    (shop / "a.csv").write_text("id\n1\n")
+    destination = "destination: {type: file, path: lake, write: append}"
+    (shop / "pipelines/files.yaml").write_text(
+        f'description: Files\nsource: {{type: file, path: "*.csv", incremental: true}}\n{destination}\n'
+    )
+    assert "\nfiles: 0 -> 1 known\n" in pivotal("run", "files").out
 
 
 @pytest.mark.usefixtures("shop")
@@ -150,9 +168,9 @@ def test_a_runs_report_has_stable_keys_for_programs(pivotal: Pivotal) -> None:
     answer = pivotal("run", "orders", "--json")
     assert answer.err == ""
     assert list(answer.json) == [
-        "pipeline", "run_id", "source", "destination", "extracted", "loaded", "inserted", "updated", "filtered",
-        "quarantined", "deduplicated", "deleted", "expired", "bytes_read", "seconds", "peak_memory", "state_before",
-        "state_after", "schema", "rows_per_second",
+        "pipeline", "run_id", "source", "destination", "partition", "extracted", "loaded", "inserted", "updated",
+        "filtered", "quarantined", "deduplicated", "deleted", "expired", "bytes_read", "seconds", "peak_memory",
+        "state_before", "state_after", "schema", "rows_per_second",
     ]  # fmt: skip
     assert answer.json["schema"] == {"order_id": "int64", "amount": "decimal128(18, 2)", "status": "string"}
 
@@ -224,7 +242,10 @@ def test_partitions_are_run_one_by_one_or_as_a_range(shop: Path, pivotal: Pivota
     (shop / "pipelines/orders.yaml").write_text(text.replace('"decimal(18,2)"', '"decimal(18,2)", day: date'))
     change(shop, "ALTER TABLE orders ADD COLUMN day DATE")
     change(shop, "UPDATE orders SET amt = '1', day = '2024-01-0' || id, status = 'paid'")
-    assert pivotal("run", "orders", "--partition", "2024-01-02", "--json").json["loaded"] == 1
+    report = pivotal("run", "orders", "--partition", "2024-01-02", "--json").json
+    assert (report["loaded"], report["partition"]) == (1, "2024-01-02")
+    assert pivotal("run", "orders", "--partition", "2024-01-02").out.startswith("orders 2024-01-02  rows\n")
+    assert [event["data"]["partition"] for event in pivotal("events", "list", "--json").json] == ["2024-01-02"] * 2
     assert pivotal("run", "orders", "--from", "2024-01-04", "--to", "2024-01-06", "--json").json["loaded"] == 2
     assert [order for order, _ in loaded(shop)] == [2, 4, 5]
 
