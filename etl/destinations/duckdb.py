@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from errors import DestinationError
 from etl.destinations.disk import disk_errors
-from etl.destinations.merge import Merge
+from etl.destinations.merge import Merge, Merged
 from etl.destinations.names import Dialect, Name, split
 from etl.destinations.sql import update_then_insert
 from etl.destinations.transaction import SqlWarehouse
@@ -139,7 +139,11 @@ class DuckDB:
             self._connection.register("_pivotal_rows", rows)
         return self.run(f"INSERT INTO {name.sql} ({names}) SELECT {names} FROM _pivotal_rows")
 
-    def upsert(self, merge: Merge) -> tuple[int, int]:
+    def leave_newest(self, merge: Merge) -> int:
+        """See `Database.leave_newest`."""
+        return self.run(merge.delete_superseded)
+
+    def upsert(self, merge: Merge) -> Merged:
         """See `Database.upsert`."""
         return update_then_insert(self, merge)
 

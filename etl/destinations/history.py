@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from errors import DestinationError
-from etl.destinations.merge import Merge
-from etl.destinations.sql import Database, Table
+from etl.destinations.merge import Merge, Merged
+from etl.destinations.sql import Database, Table, count_there
 from etl.destinations.types import Column, keep
 from etl.destinations.warehouse import IS_CURRENT, VALID_FROM, VALID_TO
 from etl.quoting import quoted
@@ -56,7 +56,7 @@ def refuse_other(table: Table) -> None:
         )
 
 
-def begin_and_close(database: Database, merge: Merge, now: str) -> tuple[int, int]:
+def begin_and_close(database: Database, merge: Merge, now: str) -> Merged:
     """Merges the staged rows into a history.
 
     Args:
@@ -65,8 +65,9 @@ def begin_and_close(database: Database, merge: Merge, now: str) -> tuple[int, in
         now: The moment at which the run started, in SQL.
 
     Returns:
-        Rows of new keys, and rows that changed.
+        What became of the rows; `inserted` are those of new keys.
     """
+    there = count_there(database, merge)
     begin, end, current = merge.kept
     corrected = closed = 0
     if merge.changing:
@@ -79,7 +80,7 @@ def begin_and_close(database: Database, merge: Merge, now: str) -> tuple[int, in
         closed = database.run(merge.update({end: ends, current: "FALSE"}, f"{merge.different} AND {newer}"))
     database.run(_begin_after_the_end(merge, begin, end, now))
     inserted = database.run(merge.insert_new)
-    return inserted - closed, closed + corrected
+    return Merged(there, inserted - closed, closed + corrected)
 
 
 def _newer(merge: Merge) -> tuple[str, str]:

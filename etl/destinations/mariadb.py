@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 import pymysql
 
 from errors import DestinationError
-from etl.destinations.merge import Merge
+from etl.destinations.merge import Merge, Merged
 from etl.destinations.names import Dialect, Name, split
 from etl.destinations.sql import update_then_insert
 from etl.destinations.transaction import SqlWarehouse
@@ -247,7 +247,11 @@ class MariaDB:
         step = max(1, rows.num_rows * _STATEMENT // max(1, rows.nbytes))
         return sum(self._insert(start, rows.slice(place, step)) for place in range(0, rows.num_rows, step))
 
-    def upsert(self, merge: Merge) -> tuple[int, int]:
+    def leave_newest(self, merge: Merge) -> int:
+        """See `Database.leave_newest`."""
+        return self.run(merge.delete_superseded)
+
+    def upsert(self, merge: Merge) -> Merged:
         """See `Database.upsert`."""
         self._changed.add(merge.table.sql)
         return update_then_insert(self, merge)

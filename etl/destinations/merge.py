@@ -4,10 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from etl.destinations.names import Dialect, Name
 from etl.destinations.types import Column
 from etl.quoting import quoted
+
+
+class Merged(NamedTuple):
+    """What became of the staged rows: each was in the table already, or inserted.
+
+    Args:
+        there: The staged rows that the table had, by key.
+        inserted: Those that it did not have.
+        updated: Those of `there` that were written again.
+    """
+
+    there: int
+    inserted: int
+    updated: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +72,14 @@ class Merge:
             )"""
 
     @property
+    def index_stage(self) -> str:
+        """Makes an index on the stage, which fails if a key is staged twice."""
+        return f"CREATE UNIQUE INDEX ON {self.stage.sql} ({_names(self.key)})"
+
+    @property
     def count_matches(self) -> str:
-        """Counts the staged rows, and how many of them the table has; those that it has twice count twice."""
-        return f"""
-            SELECT count(*), count(t.{_named(self.key[0])})
-            FROM {self.stage.sql} LEFT JOIN {self.table.sql} AS t ON {self._matched}"""
+        """Counts the staged rows that the table has; those that it has twice count twice."""
+        return f"SELECT count(*) FROM {self.stage.sql} JOIN {self.table.sql} AS t ON {self._matched}"
 
     @property
     def update_changed(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,11 +12,12 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 import pyarrow as pa
 
 from errors import DestinationError
-from etl.destinations.merge import Merge
+from etl.destinations.merge import Merge, Merged
 from etl.destinations.names import Dialect, Name, split
+from etl.destinations.sql import count_there
 from etl.destinations.transaction import SqlWarehouse
 from etl.destinations.types import INTERVAL, JSON, Column
-from etl.quoting import quoted
+from etl.quoting import literal, quoted
 from settings import get_settings
 
 if TYPE_CHECKING:
@@ -64,7 +66,11 @@ _TAKES = {
 _EQUAL_BUT_NOT_THE_SAME = {"json", "citext", "interval"}
 """Types without equality, or whose equality is looser than being the same value."""
 
+_CLOSED = "server closed the connection unexpectedly"
+_DOWN = "is the server being stopped or started? run again when it is running"
 _HINTS = {
+    "08": _DOWN,
+    "57P": _DOWN,
     "22001": "make the column wider, or say how long values may be: `validate: {column: {max_length: n}}`",
     "22003": "give the column a larger type",
     "22021": "PostgreSQL's text cannot hold NUL characters: take them out with `derive`, or refuse them by `pattern`",
@@ -84,6 +90,8 @@ _CONNECT_HINTS = {
     "timeout expired": "is the host reachable from here (network, firewall)?",
     "does not exist": "create it, or name another one in the URL",
     "too many": "the server has no connection left: try later",
+    "database system is": _DOWN,
+    _CLOSED: _DOWN,
 }
 
 
@@ -205,12 +213,27 @@ class Postgres:
             self._cursor.adbc_ingest(name.parts[-1], rows, mode="append", **where)
         return self._taken(name) - before
 
-    def upsert(self, merge: Merge) -> tuple[int, int]:
+    def leave_newest(self, merge: Merge) -> int:
+        """See `Database.leave_newest`: an index, which the merge can use, tells that there is nothing to do.
+
+        It is cheaper than to look for keys that come twice. Where it cannot be made, there are some, or they are too
+        long for it.
+        """
+        unless = "EXCEPTION WHEN unique_violation OR program_limit_exceeded THEN NULL"
+        self.run(f"DO {literal(f'BEGIN {merge.index_stage}; {unless}; END')}")
+        superseded = 0 if self.indexes(merge.stage) else self.run(merge.delete_superseded)
+        self.run(f"ANALYZE {merge.stage.sql} ({', '.join(quoted(column.name) for column in merge.key)})")
+        return superseded
+
+    def upsert(self, merge: Merge) -> Merged:
         """See `Database.upsert`: one pass, in the order of the stage, which keeps the table's pages together."""
+        there = None if self._has_each_once(merge) else count_there(self, merge)
         before = self._taken(merge.table)
         changed = self.run(merge.update_or_insert)
         inserted = self._taken(merge.table) - before
-        return inserted, changed - inserted
+        if there is None:
+            there = int(self.query(f"SELECT count(*) FROM {merge.stage.sql}")[0][0]) - inserted
+        return Merged(there, inserted, changed - inserted)
 
     def commit(self) -> None:
         """See `Database.commit`."""
@@ -236,6 +259,18 @@ class Postgres:
                  FROM (SELECT to_regclass(?)::oid AS id) AS whole
                  LEFT JOIN pg_partition_tree(whole.id) AS part ON true"""
         return int(self.query(sql, [name.sql])[0][0])
+
+    def _has_each_once(self, merge: Merge) -> bool:
+        """Whether the table cannot have a key twice, and no trigger or child table makes something else of a row."""
+        sql = """SELECT 1 FROM pg_index JOIN pg_class AS c ON c.oid = indrelid
+                 WHERE c.oid = to_regclass(?) AND indisunique AND indisvalid AND indimmediate
+                   AND indpred IS NULL AND indexprs IS NULL
+                   AND (SELECT array_agg(attname::text) FROM pg_attribute
+                        WHERE attrelid = c.oid AND attnum = ANY ((indkey::int2[])[:indnkeyatts - 1]))
+                       <@ ARRAY(SELECT jsonb_array_elements_text(?::jsonb))
+                   AND (c.relkind = 'p' OR NOT c.relhassubclass)
+                   AND NOT EXISTS (SELECT 1 FROM pg_trigger WHERE tgrelid = c.oid AND NOT tgisinternal)"""
+        return bool(self.query(sql, [merge.table.sql, json.dumps([column.name for column in merge.key])]))
 
     def _schema_of(self, table: str) -> str:
         sql = """SELECT coalesce((SELECT nspname FROM pg_namespace AS n JOIN pg_class AS c ON c.relnamespace = n.oid
@@ -291,9 +326,10 @@ def _unreachable(label: str, text: str) -> DestinationError:
             f"{label}: the URL cannot be read",
             hint=_ESCAPES,
         )
-    reason = " ".join(text.partition("Failed to connect: ")[2].split()) or text
+    reason = " ".join(text.partition("Failed to connect: ")[2].partition("This probably means")[0].split())
     hint = next((hint for part, hint in _CONNECT_HINTS.items() if part in text), None)
-    return DestinationError(f"{label}: {reason}", hint=hint, retryable="FATAL" not in text or "too many" in text)
+    passes = "FATAL" not in text or "too many" in text or "database system is" in text
+    return DestinationError(f"{label}: {reason or _server_text(text)}", hint=hint, retryable=passes)
 
 
 def _refused(label: str, error: dbapi.Error) -> DestinationError:
@@ -304,10 +340,13 @@ def _refused(label: str, error: dbapi.Error) -> DestinationError:
     if found := re.search(r"COPY (\S+), line \d+, column (\S+)", str(error)):
         reason = f"{reason}: column {found[2]} of {found[1]}"
     state = error.sqlstate or "08000"
-    return DestinationError(f"{label}: {reason}", hint=_HINTS.get(state), retryable=state.startswith(_RETRYABLE))
+    hint = next((hint for code, hint in _HINTS.items() if state.startswith(code)), None)
+    return DestinationError(f"{label}: {reason}", hint=hint, retryable=state.startswith(_RETRYABLE))
 
 
 def _server_text(text: str) -> str:
     """The server's own words, out of the driver's."""
+    if _CLOSED in text and "FATAL:" not in text:
+        return _CLOSED
     found = re.search(r"(?:ERROR|FATAL):\s+(.*?)(?:\nCONTEXT|\n\nQuery was|\. SQLSTATE|$)", text, re.DOTALL)
     return " ".join((found[1] if found else text).split())

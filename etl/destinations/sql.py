@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from errors import DestinationError
-from etl.destinations.merge import Merge
+from etl.destinations.merge import Merge, Merged
 from etl.destinations.names import Dialect, Name
 from etl.destinations.scope import bounds, refuse_outside
 from etl.destinations.types import Column, fit, keep, untyped
@@ -79,8 +79,12 @@ class Database(Protocol):
         """Bulk-loads rows of the table's own types; returns how many the database took."""
         ...
 
-    def upsert(self, merge: Merge) -> tuple[int, int]:
-        """Updates the rows that changed, inserts those that are new; returns how many it inserted and updated."""
+    def leave_newest(self, merge: Merge) -> int:
+        """Leaves the stage one row of each key; returns how many it deleted."""
+        ...
+
+    def upsert(self, merge: Merge) -> Merged:
+        """Updates the rows that changed, inserts those that are new."""
         ...
 
     def commit(self) -> None:
@@ -289,7 +293,13 @@ def _index_name(table: str, columns: Sequence[str]) -> str:
     return name if len(name.encode()) <= 60 else f"{table[:12]}_{hashlib.sha256(name.encode()).hexdigest()[:16]}_idx"
 
 
-def update_then_insert(database: Database, merge: Merge) -> tuple[int, int]:
+def update_then_insert(database: Database, merge: Merge) -> Merged:
     """`Database.upsert` for a database that has no one statement for it."""
+    there = count_there(database, merge)
     updated = database.run(merge.update_changed) if merge.changing else 0
-    return database.run(merge.insert_new), updated
+    return Merged(there, database.run(merge.insert_new), updated)
+
+
+def count_there(database: Database, merge: Merge) -> int:
+    """How many of the staged rows the table has; those that it has twice count twice."""
+    return int(database.query(merge.count_matches)[0][0])

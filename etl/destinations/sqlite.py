@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from errors import DestinationError
 from etl.destinations.disk import disk_errors
-from etl.destinations.merge import Merge
+from etl.destinations.merge import Merge, Merged
 from etl.destinations.names import Dialect, Name
 from etl.destinations.sql import update_then_insert
 from etl.destinations.transaction import SqlWarehouse
@@ -160,7 +160,11 @@ class SQLite:
         with self._errors():
             return self._connection.executemany(f"INSERT INTO {name.sql} ({names}) VALUES ({marks})", values).rowcount
 
-    def upsert(self, merge: Merge) -> tuple[int, int]:
+    def leave_newest(self, merge: Merge) -> int:
+        """See `Database.leave_newest`."""
+        return self.run(merge.delete_superseded)
+
+    def upsert(self, merge: Merge) -> Merged:
         """See `Database.upsert`."""
         return update_then_insert(self, merge)
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from errors import DestinationError
 from etl.destinations import history
-from etl.destinations.merge import Merge
+from etl.destinations.merge import Merge, Merged
 from etl.destinations.names import Name
 from etl.destinations.spool import Spool
 from etl.destinations.sql import Database, Table, create, widen
@@ -116,18 +116,17 @@ class Merger:
         rows that the table has, unchanged or newer, are not written again.
         """
         database, merge = self._table.database, self._statements
-        superseded = database.run(merge.delete_superseded)
-        rows, there = database.query(merge.count_matches)[0]
-        inserted, updated = self._keep_history(merge) if self._target.history else database.upsert(merge)
-        if superseded + rows != self._staged or there + inserted != rows:
+        superseded = database.leave_newest(merge)
+        done = self._keep_history(merge) if self._target.history else database.upsert(merge)
+        if superseded + done.there + done.inserted != self._staged:
             raise DestinationError(
                 f"{self._target.table}: {self._staged} rows were to be merged, but {superseded} of them are "
-                f"superseded, {there} are in the table and {inserted} were inserted",
+                f"superseded, {done.there} are in the table and {done.inserted} were inserted",
                 hint=f"the table has several rows with the same {', '.join(self._target.key)}, or a trigger on it",
             )
-        return Loaded(inserted, updated, deduplicated=superseded + there - updated)
+        return Loaded(done.inserted, done.updated, deduplicated=superseded + done.there - done.updated)
 
-    def _keep_history(self, merge: Merge) -> tuple[int, int]:
+    def _keep_history(self, merge: Merge) -> Merged:
         now = self._table.constant(merge.kept[0], [self._now])
         return history.begin_and_close(self._table.database, merge, now)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -196,6 +197,25 @@ def test_rows_that_a_trigger_swallows_are_no_merge(postgres: Backend) -> None:
 
     with pytest.raises(DestinationError, match=r"3 rows were to be merged, but .* 2 were inserted"):
         load(postgres.destination("merge", key=["id"]), rows(id=[1, 2, 3]))
+
+
+def test_a_key_that_is_too_long_for_an_index_is_merged_all_the_same(postgres: Backend) -> None:
+    key = secrets.token_hex(20_000)
+    postgres.query("CREATE TABLE orders (id text, name text)")
+    destination = postgres.destination("merge", key=["id"])
+
+    assert load(destination, rows(id=[key, key], name=["a", "b"])) == Loaded(inserted=1, deduplicated=1)
+    assert load(destination, rows(id=[key], name=["c"]), run_id="run-2") == Loaded(inserted=0, updated=1)
+
+
+def test_a_key_that_a_child_table_has_again_is_an_error(postgres: Backend) -> None:
+    postgres.query("CREATE TABLE orders (id bigint PRIMARY KEY, name text)")
+    postgres.query("CREATE TABLE old_orders () INHERITS (orders)")
+    postgres.query("INSERT INTO orders VALUES (1, 'a')")
+    postgres.query("INSERT INTO old_orders VALUES (1, 'b')")
+
+    with pytest.raises(DestinationError, match="several rows with the same id"):
+        load(postgres.destination("merge", key=["id"]), rows(id=[1, 2], name=["c", "d"]))
 
 
 @pytest.mark.parametrize(
