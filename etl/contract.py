@@ -29,6 +29,8 @@ class Contract:
     def __init__(self, transform: Transform, destination: Destination) -> None:
         self._policy = transform.on_new_column
         self._asked = {*transform.named_columns, *transform.derive}
+        children = transform.children.values()
+        self._taken = {name for child in children for name in (child.from_, child.column, *child.keys)}
         self._has = None if self._policy == "add" else destination.columns()
         self._label = destination.label
         self._ignored: set[str] = set()
@@ -56,4 +58,4 @@ class Contract:
             return []
         asked = flatten(rows.select([name for name in rows.schema.names if name in self._asked])).schema.names
         typed = [field.name for field in flat if not pa.types.is_null(field.type)]
-        return [name for name in typed if name not in asked and name not in self._has]
+        return [name for name in typed if name not in {*asked, *self._taken} and name not in self._has]

@@ -92,7 +92,7 @@ class Shape:
         columns = self._columns([value or _EMPTY for value in values])
         if not columns:
             return _json(values)
-        missing = pa.array([value is None for value in values])
+        missing = pa.array([value is None for value in values], pa.bool_())
         return pa.StructArray.from_arrays(list(columns.values()), names=list(columns), mask=missing)
 
     def _numbers(self, values: Sequence[Any]) -> pa.Array:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import keyword
 import re
+from collections.abc import Sequence
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from pathlib import PurePosixPath
@@ -719,8 +720,35 @@ class Checks(Model):
     not_in: list[Scalar] | None = Field(None, min_length=1, description="Values there may not be.")
 
 
+class ChildTable(Model):
+    """A table of the objects in a list that each row has: a row for each of them, with its row's keys."""
+
+    from_: Text = Field(
+        alias="from",
+        description="Column, by its name after the other rules, that has a list of objects (or JSON that is one); "
+        "nested: details.items. The row itself is loaded without it.",
+    )
+    keys: dict[Text, Text] = Field(
+        min_length=1, description="Column of the row -> its name in the child table: {id: order_id}."
+    )
+    position: Text = Field("position", description="Column that takes the object's place in its list, from 1.")
+
+    @field_validator("position")
+    @classmethod
+    def _named_once(cls, position: str, info: ValidationInfo) -> str:
+        names = [position, *info.data.get("keys", {}).values()]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f"a name that {twice[0]!r} of `keys` has, too; give one of them another name")
+        return position
+
+    @property
+    def column(self) -> str:
+        """The list's column where structs are laid flat."""
+        return self.from_.replace(".", "_")
+
+
 class Transform(Model):
-    """The rules, always applied in this order: map, convert, validate (with expect and schema), derive, filter.
+    """The rules, in this order: map, convert, validate (with expect and schema), derive, filter, children.
 
     The result has the columns that the rules name: those that `map` gives, those that `convert` and `validate`
     name, and the derived ones. Without `map`, or with `"*": "*"` in it, it has all the others, too.
@@ -743,6 +771,9 @@ class Transform(Model):
     )
     derive: dict[Text, Text] = Field({}, description="New column -> SQL expression over the row's columns.")
     filter: list[Text] = Field([], description="SQL predicates; a row stays if all of them are true.")
+    children: dict[Text, ChildTable] = Field(
+        {}, description="Child table, with its schema where it has one -> the list of objects that it takes."
+    )
     on_new_column: Literal["add", "ignore", "fail"] = Field(
         "add",
         description="A column that no rule names and that the destination does not have yet: add it, leave it out, or "
@@ -751,6 +782,15 @@ class Transform(Model):
     on_missing_column: Literal["fail"] | None = Field(
         "fail", description="A column that a rule names and the data lacks: fail the run, or take it as null."
     )
+
+    @field_validator("children")
+    @classmethod
+    def _have_lists_of_their_own(cls, children: dict[str, ChildTable], info: ValidationInfo) -> dict[str, ChildTable]:
+        lists = [child.column for child in children.values()]
+        for name, child in children.items():
+            if wrong := _no_list(child, lists, info.data):
+                raise PydanticCustomError("value_error", wrong, {"at": name})
+        return children
 
     @property
     def keeps_rest(self) -> bool:
@@ -762,6 +802,27 @@ class Transform(Model):
         """Columns that `derive` and `filter` can count on, in order (before derived ones)."""
         mapped = [new for old, new in self.map.items() if old != "*"]
         return list(dict.fromkeys([*mapped, *self.convert, *self.checks]))
+
+
+def _no_list(child: ChildTable, lists: Sequence[str], rules: dict[str, Any]) -> str | None:
+    """Why a child table cannot be made of its column, if it cannot."""
+    name = child.from_
+    conversion: Conversion | None = rules.get("convert", {}).get(name)
+    checks: Checks | None = rules.get("checks", {}).get(name)
+    checked = checks.model_dump(exclude_defaults=True, by_alias=True, exclude={"required"}) if checks else {}
+    reasons = {
+        f"`{name}` is the list of two child tables; name one table": lists.count(child.column) > 1,
+        f"`{name}` is the list itself, so it cannot be one of `keys`; name columns that identify the row": (
+            {name, child.column} & {*child.keys}
+        ),
+        f"`{name}` is converted to {conversion and conversion.type}, which is no list; convert it to json, or not": (
+            conversion and conversion.type not in {"json", "string"}
+        ),
+        f"`{name}` is a list, for which `validate` has only `required`; leave out `{next(iter(checked), '')}`": (
+            checked and checked != {"type": "json"}
+        ),
+    }
+    return next((reason for reason, applies in reasons.items() if applies), None)
 
 
 # --- destination ----------------------------------------------------------------------------------------------
@@ -1024,6 +1085,15 @@ class Pipeline(Model):
             raise PydanticCustomError("value_error", message, {"at": "type"})
         return destination
 
+    @field_validator("destination")
+    @classmethod
+    def _has_child_tables(cls, destination: Destination, info: ValidationInfo) -> Destination:
+        children: dict[str, ChildTable] = getattr(info.data.get("transform"), "children", {})
+        for name, child in children.items():
+            if wrong := _childless(name, child, destination):
+                raise PydanticCustomError("value_error", wrong[0], {"at": wrong[1]})
+        return destination
+
     @field_validator("partitions")
     @classmethod
     def _can_be_partitioned(cls, partitions: Partitions | None, info: ValidationInfo) -> Partitions | None:
@@ -1034,15 +1104,36 @@ class Pipeline(Model):
         return partitions
 
 
+def _childless(name: str, child: ChildTable, destination: Destination) -> tuple[str, str] | None:
+    """Why a destination cannot have a child table, if it cannot, and which of its keys says so."""
+    if not isinstance(destination, DatabaseDestination):
+        return f"`children` need a database, for the table {name}; leave them out, and the list stays JSON", "type"
+    if name.lower() == destination.table.lower():
+        return f"`{name}` is a child table, too; give one of them another name", "table"
+    if destination.history:
+        return f"`history` with the child table {name}: its rows have no versions; leave one of them out", "history"
+    if missing := [key for key in destination.key if key not in child.keys]:
+        hint = f"add it to `keys` of {name}: {{{missing[0]}: ...}}"
+        return f"`{missing[0]}` identifies a row, but the child table {name} does not have it; {hint}", "key"
+    return None
+
+
 def _unpartitionable(by: str, partitions: Partitions, data: dict[str, Any]) -> str | None:
     """Why a pipeline cannot have these partitions, if it cannot."""
     transform: Transform = data["transform"]
     database = data["source"].type == "database"
     conversion = transform.convert.get(by)
     kind = conversion.type if conversion else "timestamp"
+    lacking = [name for name, child in transform.children.items() if by not in child.keys]
     reasons = {
-        "`partitions` need a table that can be replaced in parts; load into a database": (
-            data["destination"].type != "database"
+        "`partitions` beside an API, which gives nothing back that could be replaced; load into a table or files": (
+            data["destination"].type == "api"
+        ),
+        f"`partitions` need a folder of their own for each `{by}`; name it in `path`: data/lake/orders/{{{by}}}": (
+            data["destination"].type == "file" and not _has_folder(data["destination"].path, by)
+        ),
+        f"a run replaces a partition, but {lacking and lacking[0]} cannot tell its rows; add `{by}` to its `keys`": (
+            lacking and data["destination"].write != "merge"
         ),
         f"`{by}` is not in the result; name it in `map`": (
             not transform.keeps_rest and by not in [*transform.named_columns, *transform.derive]
@@ -1061,6 +1152,12 @@ def _unpartitionable(by: str, partitions: Partitions, data: dict[str, Any]) -> s
         ),
     }
     return next((reason for reason, applies in reasons.items() if applies), None)
+
+
+def _has_folder(path: str, column: str) -> bool:
+    """Whether the names of some folders tell the column's values."""
+    segments = re.sub(r"\$\{[^}]*\}", "", path).split("/")
+    return any(f"{{{column}}}" in segment and segment.count("{") == 1 for segment in segments)
 
 
 def json_schema() -> dict[str, Any]:

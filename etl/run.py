@@ -269,6 +269,7 @@ def _counts(report: RunReport) -> dict[str, object]:
         "deduplicated",
         "deleted",
         "expired",
+        "children",
         "bytes_read",
         "seconds",
     )

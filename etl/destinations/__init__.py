@@ -21,7 +21,7 @@ def open_destination(pipeline: Pipeline, partition: Partition | None = None) -> 
     if isinstance(pipeline.destination, FileDestination):
         from etl.destinations.files import FilesDestination
 
-        return FilesDestination(pipeline.name, pipeline.destination)
+        return FilesDestination(pipeline.name, pipeline.destination, partition.scope if partition else None)
     if isinstance(pipeline.destination, ApiDestination):
         from etl.destinations.api import EndpointDestination
 
@@ -29,4 +29,5 @@ def open_destination(pipeline: Pipeline, partition: Partition | None = None) -> 
     from etl.destinations.database import TableDestination
 
     scope = partition.scope if partition else None
-    return TableDestination(pipeline.name, pipeline.destination, pipeline.description, scope)
+    children = pipeline.transform.children
+    return TableDestination(pipeline.name, pipeline.destination, pipeline.description, scope, children)

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from etl.destinations.beside import Beside, BesideLoad, Run
+from etl.destinations.children import NUMBER, PARENT
 from etl.destinations.warehouse import Scope, Target, Transaction, open_warehouse
-from etl.pipeline import DatabaseDestination
-from etl.stream import BadRow, Loaded
+from etl.pipeline import ChildTable, DatabaseDestination
+from etl.stream import BadRow, ChildRows, Loaded
 
 logger = logging.getLogger(__name__)
+
+NO_CHILDREN: Mapping[str, ChildTable] = {}
 
 
 class TableDestination(Beside):
@@ -24,6 +29,7 @@ class TableDestination(Beside):
         declared: What its file says.
         description: What the table is.
         scope: The partition that the run is about; None for the whole table.
+        children: Its child tables.
 
     Raises:
         DestinationError: The connection's URL cannot be read.
@@ -31,7 +37,12 @@ class TableDestination(Beside):
     """
 
     def __init__(
-        self, pipeline: str, declared: DatabaseDestination, description: str, scope: Scope | None = None
+        self,
+        pipeline: str,
+        declared: DatabaseDestination,
+        description: str,
+        scope: Scope | None = None,
+        children: Mapping[str, ChildTable] = NO_CHILDREN,
     ) -> None:
         from etl.loader import resolve
 
@@ -48,6 +59,7 @@ class TableDestination(Beside):
             indexes=[[index] if isinstance(index, str) else index for index in declared.indexes],
             comments={"": description, **declared.comments},
         )
+        self._children = {name: self._child_target(name, child) for name, child in children.items()}
         self.label = f"{declared.table} in {self._warehouse.label}"
 
     def columns(self) -> Container[str] | None:
@@ -57,19 +69,42 @@ class TableDestination(Beside):
     def begin(self, run_id: str, *, replayed: Sequence[str] = (), expired: datetime | None = None) -> TableLoad:
         """See `Destination.begin`."""
         run = Run(self._pipeline, run_id, replayed, expired)
-        return TableLoad(self._warehouse.transaction(), self._target, run)
+        return TableLoad(self._warehouse.transaction(), self._target, self._children, run)
+
+    def _child_target(self, name: str, child: ChildTable) -> Target:
+        """A merge puts the child rows of the rows that come in the place of those that they had."""
+        target, merges = self._target, self._target.write == "merge"
+        scope = target.scope and not merges and replace(target.scope, column=child.keys[target.scope.column])
+        key = [*(child.keys[column] for column in target.key), child.position] if target.key else ()
+        return Target(name, target.write, key, scope=scope or None, parent=target if merges else None)
 
 
 class TableLoad(BesideLoad):
-    """`Load`: one transaction of the warehouse."""
+    """`ParentLoad`: one transaction of the warehouse."""
 
-    def __init__(self, transaction: Transaction, target: Target, run: Run) -> None:
+    def __init__(self, transaction: Transaction, target: Target, children: Mapping[str, Target], run: Run) -> None:
         super().__init__(transaction, run)
         self._target, self._writer, self._complete = target, transaction.writer(target), True
+        self._children = {name: transaction.writer(child) for name, child in children.items()}
+        self._first = self._written = 0
 
     def write(self, rows: pa.RecordBatch) -> None:
         """See `Load.write`."""
         self._writer.write(rows)
+        self._first, self._written = self._written, self._written + rows.num_rows
+        if self._children and self._target.write == "merge":
+            told = {*self._target.key, self._target.version}
+            came = rows.select([name for name in rows.schema.names if name in told])
+            numbered = came.append_column(NUMBER, pa.array(range(self._first, self._written), pa.int64()))
+            for writer in self._children.values():
+                writer.write(numbered)
+
+    def write_children(self, children: ChildRows) -> None:
+        """See `ParentLoad.write_children`."""
+        rows = children.rows
+        if self._target.write == "merge":
+            rows = rows.append_column(PARENT, pc.add(children.parents, self._first))
+        self._children[children.table].write(rows)
 
     def quarantine(self, rows: Sequence[BadRow]) -> None:
         """See `Load.quarantine`."""
@@ -83,4 +118,6 @@ class TableLoad(BesideLoad):
         """
         if self._target.delete_missing and not self._complete:
             logger.warning("%s: rows were quarantined, so no missing rows were deleted", self._target.table)
-        return self._writer.finish(complete=self._complete)
+        loaded = self._writer.finish(complete=self._complete)
+        children = {name: writer.finish(complete=self._complete) for name, writer in self._children.items()}
+        return replace(loaded, children={name: child.inserted for name, child in children.items()})

@@ -13,6 +13,7 @@ from typing import Self
 import pyarrow as pa
 
 from etl.destinations import lookup, quarantine
+from etl.destinations.children import ChildMerger
 from etl.destinations.names import ColumnNames, split
 from etl.destinations.spool import Spool
 from etl.destinations.sql import Database, Table
@@ -43,7 +44,7 @@ class SqlTransaction:
     def writer(self, target: Target) -> Writer:
         """See `Transaction.writer`."""
         split(target.table)
-        writer = (Merger if target.write == "merge" else Loader)(self._database, target)
+        writer = self._made(target)
         return Spooled(self._stack.enter_context(Spool(self._spool)), writer) if self._spool else writer
 
     def quarantine(self, name: str, run_id: str, rows: Sequence[BadRow]) -> None:
@@ -98,6 +99,11 @@ class SqlTransaction:
         if self._quarantine:
             self._quarantine.finish()
             self._quarantine = None
+
+    def _made(self, target: Target) -> Writer:
+        if target.parent:
+            return ChildMerger(self._database, target, target.parent)
+        return (Merger if target.write == "merge" else Loader)(self._database, target)
 
     def _database(self) -> Database:
         if self._open is None:

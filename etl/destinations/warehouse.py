@@ -74,6 +74,8 @@ class Target:
         history: With `merge`: a row that changes is closed, and a new one begins (see `etl.destinations.history`).
         indexes: Columns that get an index together, for each.
         comments: Column -> what it is; "" for the table. Written when they are made, where the database keeps comments.
+        parent: With `merge`: the table whose rows these belong to, if there is one; `key` begins with its key (see
+            `etl.destinations.children`).
     """
 
     table: str
@@ -86,6 +88,7 @@ class Target:
     history: bool = False
     indexes: Sequence[Sequence[str]] = ()
     comments: Mapping[str, str] = field(default_factory=dict)
+    parent: Target | None = None
 
 
 class Writer(Protocol):
