@@ -30,6 +30,7 @@ _HINTS = {
     "55P03": "another transaction holds the table; raise PIVOTAL_LOCK_TIMEOUT to wait longer",
     "3D": "check the database's name in the connection URL",
 }
+_CUT = "server closed the connection", "terminating connection", "the database system is"
 _AS_THEY_ARE = {
     "bool", "int2", "int4", "int8", "float4", "float8", "text", "varchar", "bpchar", "name", "bytea", "time", "uuid",
     "json", "jsonb",
@@ -169,10 +170,12 @@ class PostgreSQL:
             self._adbc.rows(f"SELECT {', '.join(settings)}", values)
 
     def _explain(self, message: str, state: str | None) -> SourceError:
-        message = message.partition(" Query was:")[0].rpartition("ERROR: ")[2].rpartition("[libpq] ")[2]
+        for noise in (" Query was:", " This probably means the server terminated"):
+            message = message.partition(noise)[0]
+        message = message.rpartition("ERROR: ")[2].rpartition("[libpq] ")[2].removeprefix("PQgetCopyData() failed: ")
         hint = next((hint for code, hint in _HINTS.items() if state and state.startswith(code)), None)
         unreachable = "Failed to connect" in message and "FATAL" not in message
-        cut = "server closed the connection" in message or "terminating connection" in message
+        cut = any(part in message for part in _CUT)
         hint = hint or ("is the server running, and the host right?" if unreachable or cut else _connect_hint(message))
         gone = unreachable or cut or (state or "").startswith(("08", "57P", "40", "55P03"))
         return SourceError(f"{self._shown}: {message}", hint=hint, retryable=gone)

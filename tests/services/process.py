@@ -77,9 +77,9 @@ class ServerProcess:
             )
         self._await_answer()
 
-    def stop(self) -> None:
-        """Ends the server cleanly and waits for its end."""
-        self._end(self._stop_signal)
+    def stop(self, how: signal.Signals | None = None) -> None:
+        """Ends the server, cleanly if no other signal is given, and waits for its end."""
+        self._end(how or self._stop_signal)
 
     def kill(self) -> None:
         """Ends the server at once (SIGKILL), as a crash would."""
