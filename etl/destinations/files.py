@@ -17,9 +17,10 @@ from etl.destinations import quarantine
 from etl.destinations.beside import Run
 from etl.destinations.folder import Folder
 from etl.destinations.formats import SUFFIXES, format_of
-from etl.destinations.layout import Layout, split_path
+from etl.destinations.layout import Inside, Layout, split_path
 from etl.destinations.parts import Parts
 from etl.destinations.store import Change, Sink, Store, Version, put
+from etl.destinations.warehouse import Scope
 from etl.pipeline import FileDestination
 from etl.stream import BadRow, Loaded, Quarantined, State
 from settings import get_settings
@@ -40,17 +41,19 @@ class FilesDestination:
     Args:
         pipeline: The pipeline's name.
         declared: What its file says.
+        scope: The partition that the run is about; None for all files.
 
     Raises:
         ConfigError: A `${NAME}` in the path has no value.
     """
 
-    def __init__(self, pipeline: str, declared: FileDestination) -> None:
+    def __init__(self, pipeline: str, declared: FileDestination, scope: Scope | None = None) -> None:
         from etl.loader import resolve
 
         self.label = resolve(declared.path)
         self._pipeline, self._declared = pipeline, declared
         place, self._pattern = split_path(self.label)
+        self._inside = Inside(self._pattern, scope) if scope else None
         self._store = _store(place)
         self._seen: object = _UNSEEN
 
@@ -72,7 +75,7 @@ class FilesDestination:
         of_run = {"date": datetime.now(UTC).date().isoformat(), "run_id": run_id}
         layout = Layout(self.label, self._pattern, of_run)
         seen, self._seen = self._seen, _UNSEEN
-        return FilesLoad(self._store, self._declared, layout, run, seen)
+        return FilesLoad(self._store, self._declared, layout, run, seen, self._inside)
 
     def quarantined(self, limit: int | None = None) -> list[Quarantined]:
         """See `Destination.quarantined`."""
@@ -94,9 +97,17 @@ class FilesDestination:
 class FilesLoad:
     """`Load`: the next version of the folder."""
 
-    def __init__(self, store: Store, declared: FileDestination, layout: Layout, run: Run, seen: object) -> None:
-        self._store, self._run = store, run
-        self._replace = declared.write == "replace"
+    def __init__(
+        self,
+        store: Store,
+        declared: FileDestination,
+        layout: Layout,
+        run: Run,
+        seen: object,
+        inside: Inside | None,
+    ) -> None:
+        self._store, self._label, self._run = store, layout.label, run
+        self._replace, self._inside = declared.write == "replace", inside
         self._own = re.sub(r"[^\w.-]", "_", f"{run.pipeline}-{run.id}")
         self._bad: Sink | None = None
         self._stack = ExitStack()
@@ -105,7 +116,7 @@ class FilesLoad:
             if seen is not _UNSEEN:
                 _check_unchanged(self._change.base, run.pipeline, seen)
             self._expired = _expired(self._change.base, run)
-            schema = pa.schema([]) if self._replace else _schema(self._change.base)
+            schema = pa.schema([]) if self._replace and inside is None else _schema(self._change.base)
             form, size = format_of(declared), declared.file_size
             self._parts = Parts(layout.label, self._change, self._stem(), form, layout, schema, size)
             self._stack.callback(self._parts.close)
@@ -129,7 +140,9 @@ class FilesLoad:
     def loaded(self) -> Loaded:
         """See `Load.loaded`."""
         with self._store.trouble():
-            return Loaded(inserted=self._parts.finish(at_least_one=self._replace))
+            inserted = self._parts.finish(at_least_one=self._replace)
+        self._check_inside()
+        return Loaded(inserted=inserted)
 
     def commit(self, state: State | None) -> int:
         """See `Load.commit`."""
@@ -157,10 +170,19 @@ class FilesLoad:
         mixed = any(_is_data(name) and not _is_replacement(name) for name in self._change.base.names)
         return "data" if self._replace and not mixed else self._own
 
+    def _check_inside(self) -> None:
+        """Lets a load pass whose files the next run for the partition would find again."""
+        for folder in self._parts.folders if self._inside else ():
+            if self._inside and folder not in self._inside:
+                raise DestinationError(
+                    f"{self._label}: the folder {folder} is of no value of the partition",
+                    hint="partition by a column of text, whole numbers, dates or timestamps",
+                )
+
     def _stays(self, name: str) -> bool:
         """Whether a file of the version before stays; not what the same run wrote."""
         if self._replace and _is_data(name):
-            return False
+            return self._inside is not None and name.rpartition("/")[0] not in self._inside
         return not re.fullmatch(re.escape(self._own) + rf"(-\d+)?{SUFFIXES}", _file(name))
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from functools import cached_property
+from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from errors import DestinationError
 from etl.destinations.text import texts
+from etl.destinations.warehouse import Scope
 
 NULL = "__HIVE_DEFAULT_PARTITION__"
 """The folder of rows without a value, as Hive, Spark and DuckDB call it."""
@@ -100,6 +103,39 @@ class Layout:
                 hint=f"a name has at most {_LONGEST} bytes; derive a shorter column, and name that in the path",
             )
         return segment
+
+
+class Inside:
+    """Which folders have the rows of a partition, and no others: each has one value of the partition's column.
+
+    Args:
+        pattern: The part of the path that has placeholders; `{column}` stands in it with no other placeholder between
+            the same slashes.
+        scope: The partition.
+    """
+
+    def __init__(self, pattern: str, scope: Scope) -> None:
+        segments = pattern.split("/")
+        self._place = next(place for place, segment in enumerate(segments) if f"{{{scope.column}}}" in segment)
+        self._before, _, self._after = segments[self._place].partition(f"{{{scope.column}}}")
+        self._scope = scope
+
+    def __contains__(self, folder: str) -> bool:
+        """Whether a folder is one of these."""
+        segment = [*folder.split("/"), ""][self._place]
+        fits = segment.startswith(self._before) and segment.endswith(self._after)
+        return fits and self._has(unquote(segment[len(self._before) : len(segment) - len(self._after)]))
+
+    def _has(self, value: str) -> bool:
+        if self._scope.values:
+            return value in self._scope.values
+        try:
+            moment = datetime.fromisoformat(value)
+        except ValueError:
+            return False
+        moment = moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
+        low, high = self._scope.low, self._scope.high
+        return isinstance(low, datetime) and isinstance(high, datetime) and low <= moment < high
 
 
 def split_path(path: str) -> tuple[str, str]:

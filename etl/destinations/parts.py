@@ -86,6 +86,11 @@ class Parts:
             self._end("", self._start(""))
         return self._rows
 
+    @property
+    def folders(self) -> list[str]:
+        """The folders that rows went into."""
+        return list(self._parts)
+
     def close(self) -> None:
         """Lets go of the files that are being written."""
         for part in self._open.values():

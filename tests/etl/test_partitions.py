@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import orjson
 import pytest
 from pydantic import ValidationError
 
@@ -15,6 +17,7 @@ from etl.pipeline import Pipeline
 from etl.run import run_pipeline
 from tests.shop import change
 
+DATES = {"created_at": "date"}
 DAILY = {"by": "created_at", "every": "day", "start": "2024-01-01"}
 REGIONS = {"by": "region", "values": ["eu", "us", "it's"]}
 ROWS = [
@@ -142,6 +145,67 @@ def test_runs_for_other_partitions_go_on_at_the_same_time_but_not_for_the_same(
             run_pipeline(pipeline(), partition=partition_of(pipeline(), "2024-01-05"))
 
 
+# --- files ------------------------------------------------------------------------------------------------------
+
+
+def lake(path: str, write: str, **parts: Any) -> Pipeline:
+    return pipeline(destination={"type": "file", "path": path, "format": "ndjson", "write": write}, **parts)
+
+
+def files(folder: Path) -> dict[str, list[int]]:
+    """The ids in each folder."""
+    found: dict[str, list[int]] = {}
+    for file in sorted(folder.resolve().rglob("*.ndjson")):
+        if "_pivotal" not in file.parts:
+            ids = [orjson.loads(line)["id"] for line in file.read_text().splitlines()]
+            found.setdefault(str(file.parent.relative_to(folder.resolve())), []).extend(ids)
+    return found
+
+
+@pytest.mark.parametrize("write", ["append", "replace"])
+def test_a_run_for_a_day_replaces_the_files_of_that_day_only(shop: Path, write: str) -> None:
+    days = lake("lake/day={created_at}", write, transform={"map": {"made": "created_at", "*": "*"}, "convert": DATES})
+    change(shop, "UPDATE orders SET made = substr(made, 1, 10)")
+    run_pipeline(days)
+    before = files(shop / "lake")
+    change(shop, "UPDATE orders SET id = id + 10")
+    change(shop, "INSERT INTO orders VALUES (3, '2024-01-05', 'eu', 0)")
+
+    for _ in range(2):
+        assert run_pipeline(days, partition=partition_of(days, "2024-01-05")).inserted == 3
+
+    assert files(shop / "lake") == before | {"day=2024-01-05": [3, 12, 13]}
+    change(shop, "DELETE FROM orders WHERE made < '2024-01-06'")
+    run_pipeline(days, partition=partition_range(days, "2024-01-04", "2024-01-06"))
+    others = {day: ids for day, ids in before.items() if day not in {"day=2024-01-04", "day=2024-01-05"}}
+    assert files(shop / "lake") == others
+    assert len(others) == 2
+
+
+def test_folders_of_moments_and_of_values_belong_to_partitions_too(shop: Path) -> None:
+    moments = lake("lake/{created_at}/{region}", "append")
+    run_pipeline(moments)
+    change(shop, "DELETE FROM orders WHERE id = 3")
+    change(shop, "UPDATE orders SET id = 9 WHERE id = 4")
+    run_pipeline(moments, partition=partition_of(moments, "2024-01-05"))
+    assert sorted(chain.from_iterable(files(shop / "lake").values())) == [1, 2, 4, 5]
+
+    regions = lake("regions/{region}", "append", partitions=REGIONS)
+    for _ in range(2):
+        run_pipeline(regions, partition=partition_of(regions, "it's"))
+    assert files(shop / "regions") == {"it%27s": [9]}
+
+
+def test_rows_whose_folder_does_not_tell_the_partition_are_refused(shop: Path) -> None:
+    (shop / "a.ndjson").write_text('{"id": 1, "day": "2024-01-05"}\n')
+    source = {"type": "file", "path": "a.ndjson"}
+    noon, rules = "2024-01-05 12:00:00", {"derive": {"at": "CAST(day AS DATE) + INTERVAL 12 HOUR"}}
+    moments = lake("lake/{at}", "append", source=source, transform=rules, partitions={"by": "at", "values": [noon]})
+    with pytest.raises(PivotalError, match="the folder 2024-01-05T12%3A00%3A00 is of no value of the partition"):
+        run_pipeline(moments, partition=partition_of(moments, noon))
+    assert not (shop / "lake").exists()
+
+
 # --- what is pushed down ------------------------------------------------------------------------------------------
 
 
@@ -225,7 +289,12 @@ def test_a_range_that_is_empty_or_of_values_is_refused() -> None:
         ({"partitions": REGIONS, "transform": {"convert": {"region": "string"}}}, "`region` is converted"),
         ({"transform": {"map": {"made": "created_at"}, "convert": {"created_at": "string"}}}, "converted to string"),
         ({"transform": {"convert": {"created_at": {"type": "date", "format": "%Y-%d-%m"}}}}, "has a format"),
-        ({"destination": {"type": "file", "path": "lake", "write": "append"}}, "load into a database"),
+        ({"destination": {"type": "file", "path": "lake/{id}", "write": "append"}}, "need a folder of their own"),
+        (
+            {"destination": {"type": "file", "path": "lake/{created_at}{id}", "write": "append"}},
+            "a folder of their own",
+        ),
+        ({"destination": {"type": "api", "url": "https://api.example.com/orders"}}, "load into a table or files"),
     ],
 )
 def test_partitions_that_cannot_work_are_refused_before_anything_runs(parts: dict[str, Any], told: str) -> None:
