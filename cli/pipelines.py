@@ -100,13 +100,19 @@ def preview(name: str, limit: int, full_refresh: bool, as_json: bool) -> None:
     """
     from etl.preview import preview as preview_rows
 
-    rows = preview_rows(find_pipeline(name), limit, full_refresh=full_refresh)
+    pipeline = find_pipeline(name)
+    rows = preview_rows(pipeline, limit, full_refresh=full_refresh)
     if as_json:
         say_json([_preview_dict(row) for row in rows])
     elif rows:
         table(("row", "outcome", "source", "result"), [_preview_cells(at, row) for at, row in enumerate(rows, 1)])
     else:
-        say("There is nothing new to read.")
+        again = getattr(pipeline.source, "incremental", None) and not full_refresh
+        say(
+            "There is nothing new to read; --full-refresh looks from the start."
+            if again
+            else "There is nothing to read."
+        )
 
 
 @click.command()
@@ -169,7 +175,8 @@ def show_report(report: RunReport, *, as_json: bool, quarantine: bool = True) ->
     )
     counts += ("deleted",) if report.deleted else ()
     name = f"{report.pipeline} {report.partition or ''}".rstrip()
-    table((name, "rows"), [(count, getattr(report, count.strip())) for count in counts])
+    rows = [(count, getattr(report, count.strip())) for count in counts]
+    table((name, "rows"), [*rows, *((f"children: {child}", count) for child, count in report.children.items())])
     speed = f"{report.seconds:.2f} s, {report.rows_per_second:,} rows/s"
     say(f"{speed}, {decimal(report.bytes_read)} read, {decimal(report.peak_memory)} of memory at most.")
     if moved := _moved(report.state_before or {}, report.state_after or {}):
@@ -220,7 +227,7 @@ def _summary(pipeline: Pipeline) -> dict[str, object]:
         "owners": pipeline.owners,
         "source": f"{pipeline.source.type} {_place(pipeline.source)}",
         "destination": f"{pipeline.destination.type} {_place(pipeline.destination)}",
-        "write": pipeline.destination.write,
+        "write": getattr(pipeline.destination, "method", pipeline.destination.write),
         "schedule": pipeline.schedule,
     }
 
@@ -242,8 +249,8 @@ def report_dict(report: RunReport) -> dict[str, object]:
     """
     names = (
         "pipeline", "run_id", "source", "destination", "partition", "extracted", "loaded", "inserted", "updated",
-        "filtered", "quarantined", "deduplicated", "deleted", "expired", "bytes_read", "seconds", "peak_memory",
-        "state_before", "state_after", "schema", "rows_per_second",
+        "filtered", "quarantined", "deduplicated", "deleted", "expired", "children", "bytes_read", "seconds",
+        "peak_memory", "state_before", "state_after", "schema", "rows_per_second",
     )  # fmt: skip
     return {name: getattr(report, name) for name in names}
 
@@ -253,12 +260,14 @@ def _preview_dict(row: PreviewRow) -> dict[str, object]:
         "outcome": row.outcome,
         "source": row.source,
         "result": row.result,
+        "children": row.children,
         "broken": [{"column": one.column, "rule": one.rule, "message": one.message} for one in row.broken],
     }
 
 
 def _preview_cells(number: int, row: PreviewRow) -> tuple[object, ...]:
-    result = _lines(row.result or {}) if not row.broken else broken_lines(row.broken)
+    children = [f"{child}: {count} row{'s' * (count != 1)}" for child, count in row.children.items()]
+    result = broken_lines(row.broken) if row.broken else "\n".join([_lines(row.result or {}), *children])
     return number, row.outcome, _lines(row.source), result
 
 

@@ -36,6 +36,12 @@ destination:
 schedule: "0 6 * * *"
 """
 
+FILES = """\
+description: Files, each loaded once
+source: {type: file, path: "*.csv", incremental: true}
+destination: {type: file, path: lake, write: append}
+"""
+
 ROWS = [(1, "10.50", "paid"), (2, "x", "paid"), (3, "-1", "open\x1b[31m"), (4, "2", "test"), (5, "7", "paid")]
 
 
@@ -83,6 +89,12 @@ def test_a_secret_in_an_address_is_not_listed(shop: Path, pivotal: Pivotal) -> N
     answer = pivotal("list")
     assert "api https://api.example.com/v1 " in answer.out
     assert "hunter2" not in answer.out
+
+
+def test_rows_into_an_api_are_listed_by_their_method(project: Path, pivotal: Pivotal) -> None:
+    api = FILES.replace("{type: file, path: lake, write: append}", "{type: api, url: https://a.example, method: PUT}")
+    (project / "pipelines/files.yaml").write_text(api)
+    assert [row["write"] for row in pivotal("list", "--json").json] == ["PUT"]
 
 
 @pytest.mark.usefixtures("project")
@@ -156,10 +168,7 @@ def test_a_run_says_where_it_started_and_where_the_next_one_does(shop: Path, piv
     change(shop, "INSERT INTO orders VALUES (6, '8', 'paid')")
     assert "\ncursor: 5 -> 6\n" in pivotal("run", "orders").out
     (shop / "a.csv").write_text("id\n1\n")
-    destination = "destination: {type: file, path: lake, write: append}"
-    (shop / "pipelines/files.yaml").write_text(
-        f'description: Files\nsource: {{type: file, path: "*.csv", incremental: true}}\n{destination}\n'
-    )
+    (shop / "pipelines/files.yaml").write_text(FILES)
     assert "\nfiles: 0 -> 1 known\n" in pivotal("run", "files").out
 
 
@@ -169,8 +178,8 @@ def test_a_runs_report_has_stable_keys_for_programs(pivotal: Pivotal) -> None:
     assert answer.err == ""
     assert list(answer.json) == [
         "pipeline", "run_id", "source", "destination", "partition", "extracted", "loaded", "inserted", "updated",
-        "filtered", "quarantined", "deduplicated", "deleted", "expired", "bytes_read", "seconds", "peak_memory",
-        "state_before", "state_after", "schema", "rows_per_second",
+        "filtered", "quarantined", "deduplicated", "deleted", "expired", "children", "bytes_read", "seconds",
+        "peak_memory", "state_before", "state_after", "schema", "rows_per_second",
     ]  # fmt: skip
     assert answer.json["schema"] == {"order_id": "int64", "amount": "decimal128(18, 2)", "status": "string"}
 
@@ -303,6 +312,16 @@ def test_a_preview_starts_where_a_run_would_or_at_the_beginning(shop: Path, pivo
     for arguments, expected in (([], [5]), (["--full-refresh"], [1, 2, 3, 4, 5])):
         shown = pivotal("preview", "orders", "--json", *arguments).json
         assert [row["source"]["id"] for row in shown] == expected
+
+
+def test_a_preview_without_rows_says_how_to_see_some(shop: Path, pivotal: Pivotal) -> None:
+    (shop / "a.csv").write_text("id\n1\n")
+    (shop / "pipelines/files.yaml").write_text(FILES)
+    pivotal("run", "files")
+    assert pivotal("preview", "files").out == "There is nothing new to read; --full-refresh looks from the start.\n"
+    assert "id = 1" in pivotal("preview", "files", "--full-refresh").out
+    change(shop, "DELETE FROM orders")
+    assert pivotal("preview", "orders").out == "There is nothing to read.\n"
 
 
 # --- quarantine -----------------------------------------------------------------------------------------------
