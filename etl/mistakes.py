@@ -39,6 +39,7 @@ _HINTS = {
     "list_type": "write [one, two], or lines that start with `- `",
     "string_type": "put it in quotes: '...'",
 }
+_NO_VALUE = "write one, or remove the line"
 
 
 def explain(document: Document, error: ValidationError) -> list[Problem]:
@@ -94,7 +95,9 @@ def _explain(document: Document, path: KeyPath, details: Mapping[str, Any]) -> P
             message, _, hint = details["msg"].removeprefix("Value error, ").partition("; ")
             message = message if message.startswith("`") else f"{_named(path)} is {message}"
         case _ if given is None:
-            message, hint = f"{_named(path)} has no value", "write one, or remove the line"
+            free = not _properties(document.data, path[:-1]) and isinstance(path[-1], str)
+            hint = "write one; a comma ends a value inside { }: put what has one in quotes" if free else _NO_VALUE
+            message = f"{_named(path)} has no value"
         case "literal_error":
             choices = _quoted(context["expected"])
             message, near = f"{_named(path)} is not {_any_of(choices)}", _close(str(given), choices)

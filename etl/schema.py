@@ -45,7 +45,10 @@ def load_schema(name: str) -> Schema:
     place, _, attribute = name.rpartition(":")
     found = getattr(_module(place), attribute, None)
     if isinstance(found, type) and issubclass(found, pandera.pandas.DataFrameModel):
-        found = found.to_schema()
+        try:
+            found = found.to_schema()
+        except pandera.errors.SchemaInitError as error:
+            raise _problem(place, f"{attribute} is no schema: {error}", "a check names a field of its model") from None
     if not isinstance(found, pandera.pandas.DataFrameSchema):
         what = "there is no" if found is None else "no pandera schema:"
         raise _problem(place, f"{what} {attribute}", "name a DataFrameModel or a DataFrameSchema")

@@ -15,11 +15,15 @@ SHOWN = [
     for page in ("README.md", "docs/pipelines.md")
     for number, text in enumerate(re.findall(r"```yaml\n(.*?)```", (ROOT / page).read_text(), re.DOTALL), 1)
 ]
+(SCHEMA,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/pipelines.md").read_text(), re.DOTALL)
 
 
 @pytest.mark.parametrize(("page", "number", "text"), SHOWN, ids=[f"{page}-{number}" for page, number, _ in SHOWN])
-def test_a_pipeline_in_the_documentation_has_no_mistake(page: str, number: int, text: str, tmp_path: Path) -> None:
-    file = tmp_path / "shown.yaml"
+def test_a_pipeline_in_the_documentation_has_no_mistake(page: str, number: int, text: str, project: Path) -> None:
+    for path in re.findall(r"schema: (\S+\.py):", text):
+        (project / path).parent.mkdir(parents=True)
+        (project / path).write_text(SCHEMA)
+    file = project / "shown.yaml"
     file.write_text(text)
     assert check([file]) == [], f"{page}, example {number}"
 

@@ -202,6 +202,10 @@ def test_nothing_switches_the_schema_off() -> None:
         (["Orders = pa.DataFrameSchema({'x': pa.Column(int, default=1)})"], "Orders has a default, which changes"),
         (["Orders = pa.DataFrameSchema({}, parsers=pa.Parser(lambda f: f))"], "Orders has a parser, which changes"),
         (["Orders = pa.DataFrameSchema({}, index=pa.Index(int))"], "Orders has an index"),
+        (
+            ["class Orders(pa.DataFrameModel):", "    @pa.check('y')", "    def good(cls, ys): return ys > 0"],
+            "Orders is no schema: Check good is assigned to a non-existing field 'y'",
+        ),
     ],
 )
 def test_a_schema_that_cannot_be_used_is_told(schema: Path, lines: list[str], message: str) -> None:
