@@ -202,6 +202,10 @@ def _refused(label: str, error: duckdb.Error) -> DestinationError:
     hint, retryable = None, isinstance(error, duckdb.TransactionException)
     if isinstance(error, duckdb.ConstraintException) and "duplicate key" in text.lower():
         hint = "rows with this key are there already, or come twice: use `write: merge` with `key`"
+    elif "CHECK constraint failed" in text:
+        hint = "the table has this rule: say the same in `validate`, to set such rows aside"
+    elif "NOT NULL constraint failed" in text:
+        hint = "the column must have a value: `validate: {column: {required: true}}`"
     elif "No space left" in text:
         hint, retryable = "the disk is full: free some space, then run again", True
     elif "Permission denied" in text or "read-only" in text:

@@ -102,6 +102,7 @@ _HINTS = {
     "timestamp}` keeps other moments, without their zone, and `convert: {column: string}` other uuids",
     1364: "the table wants a value for it: bring the column, or give it a default",
     1406: _TOO_LONG,
+    4025: "the table has this rule: say the same in `validate`, to set such rows aside",
     2003: "is the server running, and are host and port right?",
 }
 _VALUE_CHANGED = {1263, 1264, 1265, 1292, 1366, 1406}

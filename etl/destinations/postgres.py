@@ -76,6 +76,7 @@ _HINTS = {
     "22021": "PostgreSQL's text cannot hold NUL characters: take them out with `derive`, or refuse them by `pattern`",
     "23502": "the column must have a value: `validate: {column: {required: true}}`",
     "23505": "rows with this key are there already, or come twice: use `write: merge` with `key`",
+    "23514": "the table has this rule: say the same in `validate`, to set such rows aside",
     "25006": "the database is read-only (a standby?): connect to the primary",
     "42501": "the user needs the right: GRANT CREATE, USAGE ON SCHEMA ..., GRANT INSERT, UPDATE, DELETE, SELECT ON ...",
     "53100": "the server's disk is full: free some space, then run again",

@@ -59,6 +59,7 @@ _HINTS = {
     sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY: "rows with this key are there already, or come twice: use `write: merge`",
     sqlite3.SQLITE_CONSTRAINT_UNIQUE: "rows with this value are there already, or come twice",
     sqlite3.SQLITE_CONSTRAINT_NOTNULL: "the column must have a value: `validate: {column: {required: true}}`",
+    sqlite3.SQLITE_CONSTRAINT_CHECK: "the table has this rule: say the same in `validate`, to set such rows aside",
     sqlite3.SQLITE_FULL: "the disk is full: free some space, then run again",
     sqlite3.SQLITE_BUSY: "another process writes for long: wait for it, or raise PIVOTAL_LOCK_TIMEOUT",
     sqlite3.SQLITE_CANTOPEN: "does the folder exist, and may the user that runs this write there?",

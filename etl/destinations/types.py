@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from errors import DestinationError
+from etl.quoting import quoted
 
 JSON = pa.json_()
 INTERVAL = pa.month_day_nano_interval()
@@ -33,6 +34,9 @@ _AS_THEY_ARE = {
     pa.null(), pa.bool_(), pa.int16(), pa.int32(), pa.int64(), pa.float32(), pa.float64(), pa.string(), pa.binary(),
     pa.date32(), pa.uuid(), INTERVAL,
 }  # fmt: skip
+
+_NARROW = {pa.int16(): "SMALLINT", pa.int32(): "INTEGER"}
+"""Integers that `convert` does not make: its own have 64 bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,11 +165,9 @@ def fit(table: str, rows: pa.RecordBatch, columns: Mapping[str, Column]) -> pa.R
 
 def _fitted(table: str, column: Column, array: pa.Array) -> pa.Array:
     if column.type is None or not fits(array.type, column.type):
-        wanted = _conversion(column.type)
         raise DestinationError(
             f"{table}: column {column.name} is {column.declared}, the data has {array.type}",
-            hint=(f"convert it: `convert: {{{column.name}: {wanted}}}`, or " if wanted else "")
-            + "load into a new table",
+            hint=_way_out(column),
         )
     if array.null_count and not column.nullable:
         raise DestinationError(
@@ -175,16 +177,25 @@ def _fitted(table: str, column: Column, array: pa.Array) -> pa.Array:
     return array if array.type == column.type else cast(table, column.name, array, column.type)
 
 
+def _way_out(column: Column) -> str:
+    """What makes values fit, so that those which cannot are set aside."""
+    if column.type in _NARROW:
+        cast = f"derive: {{{column.name}: CAST({quoted(column.name)} AS {_NARROW[column.type]})}}"
+        return f"make it narrower, which sets aside what does not fit: `{cast}`, or load into a new table"
+    wanted = _conversion(column.type)
+    return (f"convert it: `convert: {{{column.name}: {wanted}}}`, or " if wanted else "") + "load into a new table"
+
+
 def _conversion(kind: pa.DataType | None) -> str | None:
     """What a pipeline file calls the type in `convert`."""
-    if kind is None or pa.types.is_binary(kind) or pa.types.is_time(kind) or kind == INTERVAL:
+    if kind is None or pa.types.is_binary(kind) or pa.types.is_time(kind) or kind in {INTERVAL, pa.float32()}:
         return None
     if pa.types.is_decimal(kind):
         return f"decimal({kind.precision},{kind.scale})"
     if pa.types.is_timestamp(kind):
         return "timestamptz" if kind.tz else "timestamp"
     if pa.types.is_integer(kind):
-        return "bigint" if kind.bit_width == 64 else "integer"
+        return "bigint" if kind.bit_width == 64 else None
     if isinstance(kind, pa.JsonType):
         return "json"
     names = {pa.string(): "string", pa.bool_(): "boolean", pa.date32(): "date", pa.uuid(): "uuid"}

@@ -74,7 +74,7 @@ def test_columns_of_other_makers_types_take_what_fits(mariadb: Backend) -> None:
         ("VARCHAR(3)", "abc ", "Data truncated for column 'c'", "make the column wider"),
         ("TEXT NOT NULL", None, "Column 'c' cannot be null", "required: true"),
         ("VARCHAR(9) UNIQUE", "twice", "Duplicate entry 'twice'", "write: merge"),
-        ("TEXT CHECK (c <> 'no')", "no", "CONSTRAINT `orders.c` failed", None),
+        ("TEXT CHECK (c <> 'no')", "no", "CONSTRAINT `orders.c` failed", "say the same in `validate`"),
         ("ENUM('good')", "bad", "Data truncated for column 'c'", "make the column wider"),
         ("TEXT, d TEXT NOT NULL", "x", "Field 'd' doesn't have a default value", "bring the column"),
     ],
