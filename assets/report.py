@@ -31,6 +31,7 @@ def metadata(pipeline: Pipeline, upstream: dg.AssetKey, report: RunReport) -> di
         "rows_deduplicated": report.deduplicated,
         "rows_deleted": report.deleted,
         "rows_expired": report.expired,
+        **{f"rows_of_{child}": count for child, count in report.children.items()},
         "bytes_read": report.bytes_read,
         "seconds": round(report.seconds, 3),
         "rows_per_second": report.rows_per_second,

@@ -17,11 +17,12 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from errors import RuleError
+from etl.contract import Contract
 from etl.destinations.types import by_engine
 from etl.mapping import unknown_column
-from etl.nested import Shape, dump, flatten, parse, without_collector
+from etl.nested import Shape, dump, parse, without_collector
 from etl.pipeline import ChildTable, Transform
-from etl.stream import Broken, ChildRows
+from etl.stream import Broken, ChildRows, Destination
 
 _ROWS = 65_536
 """Child rows at a time."""
@@ -64,10 +65,13 @@ class ChildTables:
 
     Args:
         transform: The rules.
+        destination: Where the rows go.
     """
 
-    def __init__(self, transform: Transform) -> None:
-        self._tables = {name: _Lists(name, child) for name, child in transform.children.items()}
+    def __init__(self, transform: Transform, destination: Destination) -> None:
+        self._tables = [
+            _Lists(name, child, Contract(transform, destination, name)) for name, child in transform.children.items()
+        ]
         self._missing_is_null = transform.on_missing_column is None
 
     def part(self, rows: pa.RecordBatch) -> Parted:
@@ -80,7 +84,7 @@ class ChildTables:
             return Parted(rows, {}, ())
         broken: dict[int, list[Broken]] = {}
         found: list[tuple[_Lists, list[_Objects]]] = []
-        for table in self._tables.values():
+        for table in self._tables:
             if column := self._column(table, rows.schema.names):
                 wrong: dict[int, str] = {}
                 found.append((table, list(table.objects(rows[column], wrong))))
@@ -94,7 +98,7 @@ class ChildTables:
 
     @property
     def _lists(self) -> set[str]:
-        return {name for table in self._tables.values() for name in table.names}
+        return {name for table in self._tables for name in table.names}
 
     def _column(self, table: _Lists, names: Sequence[str]) -> str | None:
         """The column with a table's lists; None if the rows lack it, and may."""
@@ -113,10 +117,11 @@ class _Lists:
     Args:
         name: The table's name.
         declared: What the pipeline's file says of it.
+        contract: What its columns are held to.
     """
 
-    def __init__(self, name: str, declared: ChildTable) -> None:
-        self.name, self.declared = name, declared
+    def __init__(self, name: str, declared: ChildTable, contract: Contract) -> None:
+        self.name, self.declared, self._contract = name, declared, contract
         self.names = (declared.from_, declared.column)
         self._shape = Shape()
 
@@ -168,11 +173,13 @@ class _Lists:
         return _Objects(fields, np.repeat(np.array(rows, np.int64), lengths), _places(lengths))
 
     def _flat(self, objects: pa.RecordBatch) -> pa.RecordBatch:
+        """The objects' fields as columns; none of them may have the name of one that we add."""
         try:
-            flat = flatten(objects)
+            flat = self._contract.apply(objects)
         except RuleError as error:
             raise RuleError(
-                f"children: {self.name}: {error.message}", hint="leave the list out of `children`: it is loaded as JSON"
+                f"children: {self.name}: {error.message}",
+                hint="say `on_new_column: add`, or leave the list out of `children`: it is then loaded as JSON",
             ) from None
         for name in [self.declared.position, *self.declared.keys.values()]:
             if name in flat.schema.names:

@@ -7,13 +7,15 @@ every column. A column without a type, since all its values are NULL, is nothing
 from __future__ import annotations
 
 import logging
+from collections.abc import Container
+from typing import cast
 
 import pyarrow as pa
 
 from errors import RuleError
 from etl.nested import flatten
 from etl.pipeline import Transform
-from etl.stream import Destination
+from etl.stream import Destination, ParentDestination
 
 logger = logging.getLogger(__name__)
 
@@ -24,15 +26,16 @@ class Contract:
     Args:
         transform: The rules.
         destination: Where the rows go; it is asked for its columns now, before anything is written.
+        child: The child table that they are for, if they are.
     """
 
-    def __init__(self, transform: Transform, destination: Destination) -> None:
+    def __init__(self, transform: Transform, destination: Destination, child: str | None = None) -> None:
         self._policy = transform.on_new_column
-        self._asked = {*transform.named_columns, *transform.derive}
-        children = transform.children.values()
-        self._taken = {name for child in children for name in (child.from_, child.column, *child.keys)}
-        self._has = None if self._policy == "add" else destination.columns()
-        self._label = destination.label
+        self._asked = set() if child else {*transform.named_columns, *transform.derive}
+        lists = () if child else transform.children.values()
+        self._taken = {name for each in lists for name in (each.from_, each.column, *each.keys)}
+        self._has = None if self._policy == "add" else _columns(destination, child)
+        self._label = child or destination.label
         self._ignored: set[str] = set()
 
     def apply(self, rows: pa.RecordBatch) -> pa.RecordBatch:
@@ -59,3 +62,7 @@ class Contract:
         asked = flatten(rows.select([name for name in rows.schema.names if name in self._asked])).schema.names
         typed = [field.name for field in flat if not pa.types.is_null(field.type)]
         return [name for name in typed if name not in {*asked, *self._taken} and name not in self._has]
+
+
+def _columns(destination: Destination, child: str | None) -> Container[str] | None:
+    return cast(ParentDestination, destination).child_columns(child) if child else destination.columns()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import pyarrow as pa
 
+from etl.children import ChildTables
 from etl.contract import Contract
 from etl.destinations import open_destination
 from etl.pipeline import DatabaseDestination, Pipeline
@@ -29,12 +31,14 @@ class PreviewRow:
         source: The row as it was read.
         outcome: What would become of it. `updated`: the destination has a row with this key.
         result: The row as it would be loaded; None if it is filtered or broken.
+        children: Child table -> how many rows it would get from it.
         broken: The rules that it breaks.
     """
 
     source: Mapping[str, object]
     outcome: Outcome
     result: Mapping[str, object] | None = None
+    children: Mapping[str, int] = field(default_factory=dict)
     broken: Sequence[Broken] = ()
 
 
@@ -51,6 +55,7 @@ def preview(pipeline: Pipeline, limit: int, *, full_refresh: bool = False) -> li
     """
     destination = open_destination(pipeline)
     state, contract = destination.state(), Contract(pipeline.transform, destination)
+    children = ChildTables(pipeline.transform, destination)
     rows: list[PreviewRow] = []
     good: dict[int, pa.RecordBatch] = {}
     with (
@@ -60,7 +65,7 @@ def preview(pipeline: Pipeline, limit: int, *, full_refresh: bool = False) -> li
         for batch in extraction:
             rows += [PreviewRow(bad.row, "broken", broken=bad.broken) for bad in batch.bad]
             for one in _singly(batch, limit - len(rows)):
-                row, loaded = _judged(one, rules, contract)
+                row, loaded = _judged(one, rules, contract, children)
                 good |= {len(rows): loaded} if loaded.num_rows else {}
                 rows.append(row)
             if len(rows) >= limit:
@@ -75,7 +80,7 @@ def _singly(batch: Batch, limit: int) -> Iterator[Batch]:
         yield Batch(batch.rows.slice(index, 1), lambda _, index=index: batch.origin(index))  # type: ignore[misc]
 
 
-def _judged(one: Batch, rules: Rules, contract: Contract) -> tuple[PreviewRow, pa.RecordBatch]:
+def _judged(one: Batch, rules: Rules, contract: Contract, children: ChildTables) -> tuple[PreviewRow, pa.RecordBatch]:
     """What becomes of a row, and the row as it would be loaded, if it would."""
     done = rules.apply(one)
     (source,) = shown(one.rows)
@@ -83,8 +88,13 @@ def _judged(one: Batch, rules: Rules, contract: Contract) -> tuple[PreviewRow, p
         return PreviewRow(source, "broken", broken=done.bad[0].broken), done.good
     if done.filtered:
         return PreviewRow(source, "filtered"), done.good
-    loaded = contract.apply(done.good)
-    return PreviewRow(source, "inserted", shown(loaded)[0]), loaded
+    parted = children.part(contract.apply(done.good))
+    if parted.broken:
+        return PreviewRow(source, "broken", broken=parted.broken[0]), parted.rows
+    counts: Counter[str] = Counter()
+    for rows in parted.children:
+        counts[rows.table] += rows.rows.num_rows
+    return PreviewRow(source, "inserted", shown(parted.rows)[0], counts), parted.rows
 
 
 def _there(pipeline: Pipeline, destination: Destination, good: Mapping[int, pa.RecordBatch]) -> list[int]:

@@ -49,6 +49,7 @@ def find_problems(document: Document, pipeline: Pipeline | None) -> Iterator[Pro
     yield from _expression_problems(document, transform, columns)
     if columns is not None:
         yield from _result_problems(document, [*columns, *transform.derive])
+        yield from _children_problems(document, transform, [*columns, *transform.derive])
 
 
 def _valid_transform(data: object) -> Transform | None:
@@ -152,6 +153,17 @@ def _result_problems(document: Document, columns: list[str]) -> Iterator[Problem
     """Names of result columns that the rules do not make."""
     yield from _named_problems(document, ("destination", "key"), columns)
     yield from _named_problems(document, ("destination", "version"), columns)
+
+
+def _children_problems(document: Document, transform: Transform, columns: list[str]) -> Iterator[Problem]:
+    """Names in `children` of columns that the rules do not make; a part of one is known by its column."""
+    for table, child in transform.children.items():
+        path: KeyPath = (_SECTION, "children", table)
+        if not any(_has(columns, name) for name in (child.from_, child.column, child.from_.partition(".")[0])):
+            yield _no_column(document, (*path, "from"), child.from_, columns)
+        for name in child.keys:
+            if not _has(columns, name):
+                yield _no_column(document, (*path, "keys", name), name, columns, at_key=True)
 
 
 def _named_problems(document: Document, path: KeyPath, columns: list[str]) -> Iterator[Problem]:

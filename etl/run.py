@@ -118,7 +118,8 @@ def _run(
         closing(source.open(state)) as extraction,
         destination.begin(run_id, replayed=waiting.ids if waiting else (), expired=expired) as load,
     ):
-        _stream(pipeline, Contract(pipeline.transform, destination), extraction, load, report, progress)
+        contract, children = Contract(pipeline.transform, destination), ChildTables(pipeline.transform, destination)
+        _stream(pipeline, contract, children, extraction, load, report, progress)
         after = extraction.state()
         _settle(load, report)
         report.expired = load.commit(after)
@@ -134,6 +135,7 @@ def _run(
 def _stream(
     pipeline: Pipeline,
     contract: Contract,
+    children: ChildTables,
     extraction: Extraction,
     load: Load,
     report: RunReport,
@@ -141,7 +143,6 @@ def _stream(
 ) -> None:
     """Reads, judges and writes at the same time, each batch in its turn."""
     refused: list[BadRow] = []
-    children = ChildTables(pipeline.transform)
     with (
         closing(rules_of(pipeline)) as rules,
         closing(read_ahead(extraction)) as batches,

@@ -272,6 +272,14 @@ class Destination(Protocol):
         ...
 
 
+class ParentDestination(Destination, Protocol):
+    """A destination that has child tables."""
+
+    def child_columns(self, table: str) -> Container[str] | None:
+        """As `columns`, of a child table."""
+        ...
+
+
 @dataclass(slots=True)
 class RunReport:
     """What a run did: extracted = loaded + filtered + quarantined + deduplicated.

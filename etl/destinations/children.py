@@ -82,7 +82,7 @@ class ChildMerger:
         version = parent.column(target.version) if target.version and parent.has(target.version) else None
         key = [parent.column(name) for name in target.key]
         merge = Merge(parent.name, self._came.name, key, key=key, version=version, dialect=database.dialect)
-        database.run(merge.delete_superseded)
+        database.leave_newest(merge)
         if version:
             stored, came = f"t.{quoted(version.name)}", merge.staged(version)
             database.run(f"""

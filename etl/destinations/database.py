@@ -22,7 +22,7 @@ NO_CHILDREN: Mapping[str, ChildTable] = {}
 
 
 class TableDestination(Beside):
-    """`Destination`: one table.
+    """`ParentDestination`: one table, and its child tables.
 
     Args:
         pipeline: The pipeline's name.
@@ -65,6 +65,10 @@ class TableDestination(Beside):
     def columns(self) -> Container[str] | None:
         """See `Destination.columns`."""
         return self._warehouse.columns(self._target.table)
+
+    def child_columns(self, table: str) -> Container[str] | None:
+        """See `ParentDestination.child_columns`."""
+        return self._warehouse.columns(table)
 
     def begin(self, run_id: str, *, replayed: Sequence[str] = (), expired: datetime | None = None) -> TableLoad:
         """See `Destination.begin`."""
