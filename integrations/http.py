@@ -1,160 +1,55 @@
-"""An HTTP client: timeouts always, retries counted once, errors that are safe to show.
+"""An HTTP client, blocking and for asyncio: timeouts always, retries counted once, errors that are safe to show.
 
-`HttpClient(base_url, service="shop").get("/orders", params={"page": 1}).data`
+    with HttpClient("https://shop.example.com/api", service="shop", credential=Credential.bearer(token)) as shop:
+        orders = shop.get("/orders", params={"page": 1}).data
+
+`AsyncHttpClient` is the same with `async with` and `await`.
 """
 
 from __future__ import annotations
 
-import base64
 import re
-import threading
+import secrets as randomness
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Coroutine, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
-from urllib.parse import quote, quote_plus, urlencode
+from typing import Any, BinaryIO, ClassVar, Generic, Self, TypedDict, TypeVar, Unpack
+from urllib.parse import quote, quote_plus
 
 import httpx
 
 from errors import IntegrationError
-from integrations.calls import RetryBudget, call, hint, retry_wait, silence, used_up
+from integrations.breaker import USUAL_BREAKER, BreakerPolicy
+from integrations.calls import (
+    NO_ANSWER,
+    NOT_SENT,
+    UNREACHABLE,
+    USUAL_BUDGET,
+    Calls,
+    Operation,
+    RetryBudget,
+    hint,
+    silence,
+)
+from integrations.credentials import ClientCredentials, Credential
+from integrations.limits import retry_wait, used_up
+from integrations.metrics import State
+from integrations.wires import BlockingWire, LoopWire, finish
+
+__all__ = ["AsyncHttpClient", "ClientCredentials", "Credential", "HttpClient", "Limits", "Response"]
 
 _SAFE_TO_REPEAT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
 _SECRET_NAME = re.compile(r"key|token|secret|passw|sig|auth|credential|session|code", re.IGNORECASE)
-_USUAL = RetryBudget()
+_NOT_REACHED = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
+_MISTAKES = (httpx.UnsupportedProtocol, httpx.LocalProtocolError, httpx.InvalidURL)
+_NO_ANSWER_HINT = "check the address and the network; the service may be down"
+_A = TypeVar("_A")
 
 for _library in ("httpx", "httpcore"):  # they log whole URLs and headers
     silence(_library)
-
-
-@dataclass(frozen=True, slots=True)
-class Credential:
-    """A header, or a query parameter, that authenticates.
-
-    It is sent to the origin of the base URL only, also over redirects.
-    """
-
-    name: str
-    value: str = field(repr=False)
-    in_query: bool = False
-
-    @classmethod
-    def bearer(cls, token: str) -> Credential:
-        """`Authorization: Bearer ...` (RFC 6750)."""
-        return cls("Authorization", f"Bearer {token}")
-
-    @classmethod
-    def basic(cls, username: str, password: str) -> Credential:
-        """`Authorization: Basic ...` (RFC 7617)."""
-        pair = base64.b64encode(f"{username}:{password}".encode()).decode()
-        return cls("Authorization", f"Basic {pair}")
-
-    @classmethod
-    def api_key(cls, key: str, header: str = "X-API-Key") -> Credential:
-        """A key in a header of the service's own choice."""
-        return cls(header, key)
-
-    @property
-    def secrets(self) -> Collection[str]:
-        """What must not show."""
-        return [self.value]
-
-    def current(self) -> Credential:
-        """Itself: it stays the same."""
-        return self
-
-    def renew(self, refused: httpx.Request) -> bool:  # noqa: ARG002  (see `ClientCredentials`)
-        """Whether there can be another one, after the service refused this one: no."""
-        return False
-
-    def put(self, request: httpx.Request) -> None:
-        """Adds it to a request."""
-        if self.in_query:
-            request.url = request.url.copy_set_param(self.name, self.value)
-        else:
-            request.headers[self.name] = self.value
-
-    def remove(self, request: httpx.Request) -> None:
-        """Takes it off a request that goes elsewhere."""
-        if self.in_query:
-            request.url = request.url.copy_remove_param(self.name)
-        else:
-            request.headers.pop(self.name, None)
-
-
-class ClientCredentials:
-    """A bearer token that a service gives for a client's id and secret (OAuth 2: RFC 6749, 4.4).
-
-    It is asked for when first needed, shortly before it expires, and when it is refused. Threads share it.
-
-    Args:
-        token_url: Who gives tokens.
-        client_id: The client's id.
-        client_secret: Its secret; both are sent as RFC 6749, 2.3.1 prefers (`Authorization: Basic`).
-        params: More that the token's request says: scope, audience, ...
-    """
-
-    def __init__(
-        self, token_url: str, client_id: str, client_secret: str, *, params: Mapping[str, str] | None = None
-    ) -> None:
-        self._url, self._secret = token_url, client_secret
-        self._form = {"grant_type": "client_credentials", **(params or {})}
-        self._client = Credential.basic(quote_plus(client_id), quote_plus(client_secret))
-        self._lock = threading.Lock()
-        self._token: str | None = None
-        self._until = 0.0
-
-    @property
-    def secrets(self) -> Collection[str]:
-        """What must not show."""
-        return [self._secret, *self._client.secrets, *([self._token] if self._token else [])]
-
-    def current(self) -> Credential:
-        """The token.
-
-        Raises:
-            IntegrationError: There is none to be had. It is tried once: the call that needs it is what is repeated.
-        """
-        with self._lock:
-            if self._token is None or time.monotonic() >= self._until:
-                self._token, lifetime = self._fetch()
-                self._until = time.monotonic() + lifetime - min(30.0, lifetime / 10)
-            return Credential.bearer(self._token)
-
-    def renew(self, refused: httpx.Request) -> bool:
-        """Forgets the token that a refused request had; one that another thread has fetched by now stays."""
-        with self._lock:
-            if self._token and refused.headers.get("Authorization") == Credential.bearer(self._token).value:
-                self._token = None
-        return True
-
-    def _fetch(self) -> tuple[str, float]:
-        """A token, and for how many seconds it holds."""
-        once = RetryBudget(attempts=1)
-        form = urlencode(self._form).encode()
-        with HttpClient(self._url, service="oauth2", credential=self._client, budget=once) as http:
-            answer = http.post(
-                self._url,
-                operation="token",
-                content=form,
-                headers={"Content-Type": "application/x-www-form-urlencoded", "Accept": "application/json"},
-                accept={400, 401},
-            )
-        try:
-            told = answer.data
-            if answer.status < 400:
-                return str(told["access_token"]), float(told.get("expires_in", "inf"))
-            reason = str(told["error"])
-        except (ValueError, KeyError, TypeError, AttributeError):
-            reason = f"answered {answer.status} {answer.reason}, without a token"
-        raise IntegrationError(
-            f"oauth2: POST {answer.url}: {reason[:100]}",
-            service="oauth2",
-            operation="token",
-            status=answer.status,
-            hint="check the client's id and secret, the scope, and the token's URL",
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,20 +101,61 @@ class Limits:
     size: int = 256 << 20
 
 
-class HttpClient:
-    """Calls one service.
+class Options(TypedDict, total=False):
+    """What a call may say.
+
+    Args:
+        operation: What it does, for errors, logs and metrics; the method and the path if not given.
+        params: Query parameters, added to those of the URL.
+        json: Body.
+        content: Body, as it is; `headers` say what it is.
+        headers: Beside those of the client.
+        idempotency_key: Sent as `Idempotency-Key`; the call is then safe to repeat.
+        repeatable: Whether a second try is safe; GET, HEAD, OPTIONS, PUT and DELETE are, others with a key are.
+        accept: Statuses of 400 and above that are answers, too.
+        limits: In the place of the client's.
+    """
+
+    operation: str
+    params: Mapping[str, str | int | float | bool] | None
+    json: object
+    content: bytes | None
+    headers: Mapping[str, str] | None
+    idempotency_key: str
+    repeatable: bool | None
+    accept: Collection[int]
+    limits: Limits
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """A call, ready to be made."""
+
+    request: httpx.Request
+    operation: Operation
+    accept: Collection[int]
+    limits: Limits
+    to: Path | None
+
+
+class _Client(Generic[_A]):
+    """Calls one service. What it gives is `Response`, or awaitable.
 
     Args:
         base_url: What relative addresses are joined to; its origin is the one that gets the credential.
-        service: The service's name, for errors and logs.
+        service: The service's name, for errors, logs and metrics.
         headers: Sent with every call.
         credential: Sent with every call to the base URL's origin.
         secrets: Texts that never appear in an error, a log or a `Response.url`, beside the credential.
         limits: What one try may take.
         budget: How often a call that is safe to repeat is tried.
+        breaker: When the service is left alone, since it is in trouble; None: never.
+        error: What is raised.
     """
 
-    def __init__(
+    _wire_of: ClassVar[type[BlockingWire | LoopWire]]
+
+    def __init__(  # noqa: PLR0913  (all but the URL are named)
         self,
         base_url: str = "",
         *,
@@ -228,70 +164,76 @@ class HttpClient:
         credential: Credential | ClientCredentials | None = None,
         secrets: Collection[str] = (),
         limits: Limits = Limits(),
-        budget: RetryBudget = _USUAL,
+        budget: RetryBudget = USUAL_BUDGET,
+        breaker: BreakerPolicy | None = USUAL_BREAKER,
+        error: type[IntegrationError] = IntegrationError,
     ) -> None:
         self.service = service
         self._origin = _origin(httpx.URL(base_url))
         self._credential = credential
-        self._secrets = secrets
-        self._limits, self._budget = limits, budget
+        self._secrets, self._limits, self._budget, self._error_of = secrets, limits, budget, error
+        self._calls = Calls(service, error=error, budget=budget, breaker=breaker)
         self._free_at = 0.0
-        self._client = httpx.Client(
-            base_url=base_url,
-            headers=headers,
-            timeout=httpx.Timeout(limits.timeout, connect=min(limits.timeout, 10.0)),
-            follow_redirects=True,
-            max_redirects=5,
-            event_hooks={"request": [self._authenticate]},
+        self._wire = self._wire_of(
+            self._authenticate, base_url=base_url, headers=headers, follow_redirects=True, max_redirects=5
         )
 
-    def get(self, url: str, **options: Any) -> Response:  # noqa: ANN401  (see `request`)
+    @property
+    def circuit(self) -> State:
+        """Where the circuit breaker stands: `closed`, `half_open`, `open`."""
+        return self._calls.circuit
+
+    def get(self, url: str, **options: Unpack[Options]) -> _A:
         """`request("GET", ...)`."""
         return self.request("GET", url, **options)
 
-    def post(self, url: str, **options: Any) -> Response:  # noqa: ANN401  (see `request`)
+    def post(self, url: str, **options: Unpack[Options]) -> _A:
         """`request("POST", ...)`."""
         return self.request("POST", url, **options)
 
-    def request(  # noqa: PLR0913  (all but the method and the URL are named)
-        self,
-        method: str,
-        url: str,
-        *,
-        operation: str | None = None,
-        params: Mapping[str, str | int | float | bool] | None = None,
-        json: object = None,
-        content: bytes | None = None,
-        headers: Mapping[str, str] | None = None,
-        repeatable: bool | None = None,
-        accept: Collection[int] = (),
-    ) -> Response:
+    def put(self, url: str, **options: Unpack[Options]) -> _A:
+        """`request("PUT", ...)`."""
+        return self.request("PUT", url, **options)
+
+    def patch(self, url: str, **options: Unpack[Options]) -> _A:
+        """`request("PATCH", ...)`."""
+        return self.request("PATCH", url, **options)
+
+    def delete(self, url: str, **options: Unpack[Options]) -> _A:
+        """`request("DELETE", ...)`."""
+        return self.request("DELETE", url, **options)
+
+    def request(self, method: str, url: str, **options: Unpack[Options]) -> _A:
         """Sends a request and reads the whole answer.
 
         Args:
             method: HTTP method.
             url: Absolute, or relative to the base URL.
-            operation: What the call does, for errors; the method and the path if not given.
-            params: Query parameters, added to those of `url`.
-            json: Body.
-            content: Body, as it is; `headers` say what it is.
-            headers: Beside those of the client.
-            repeatable: Whether a second try is safe; GET, HEAD, OPTIONS, PUT and DELETE are, others are with
-                an idempotency key.
-            accept: Statuses of 400 and above that are answers, too.
+            options: See `Options`.
 
         Raises:
             IntegrationError: No answer, or one with another status of 400 and above, after the retries that are
                 allowed; or the service is elsewhere now and the request could not be repeated there (a POST that
                 301 or 302 redirects becomes a GET).
         """
-        request = self._client.build_request(
-            method, httpx.URL(url).copy_merge_params(params or {}), json=json, content=content, headers=headers
-        )
-        operation = operation or f"{method} {request.url.path}"
-        if method in _SAFE_TO_REPEAT if repeatable is None else repeatable:
-            return call(lambda: self._once(request, operation, accept), self._budget)
-        return self._once(request, operation, accept)
+        return self._run(self._task(method, url, options))
+
+    def download(self, url: str, to: Path, **options: Unpack[Options]) -> _A:
+        """Streams what is at a URL into a file; no more than a piece of it is ever in memory.
+
+        The file is there once it is whole: it replaces what was there before. A try that breaks off starts anew.
+
+        Args:
+            url: Absolute, or relative to the base URL.
+            to: The file.
+            options: See `Options`; without `limits`, there are no limits but the client's `timeout`.
+
+        Raises:
+            IntegrationError: As for `request`.
+            OSError: The file cannot be written.
+        """
+        unlimited = Limits(self._limits.timeout, deadline=float("inf"), size=1 << 62)
+        return self._run(self._task("GET", url, {"limits": unlimited, **options}, to))
 
     def without_secrets(self, text: str) -> str:
         """A text with stars in the place of the credential and the other secrets."""
@@ -300,41 +242,49 @@ class HttpClient:
                 text = text.replace(form, "***")
         return text
 
-    def close(self) -> None:
-        """Frees the connections."""
-        self._client.close()
+    def _run(self, task: _Task) -> _A:
+        raise NotImplementedError
 
-    def __enter__(self) -> Self:
-        return self
+    def _task(self, method: str, url: str, options: Options, to: Path | None = None) -> _Task:
+        limits, key = options.get("limits", self._limits), options.get("idempotency_key")
+        request = self._wire.client.build_request(
+            method,
+            httpx.URL(url).copy_merge_params(options.get("params") or {}),
+            json=options.get("json"),
+            content=options.get("content"),
+            headers={**(options.get("headers") or {}), **({} if key is None else {"Idempotency-Key": key})},
+            timeout=httpx.Timeout(limits.timeout, connect=min(limits.timeout, 10.0)),
+        )
+        repeatable = options.get("repeatable")
+        named = options.get("operation")
+        operation = Operation(
+            self.without_secrets(named or f"{method} {request.url.path}"),
+            repeatable=method in _SAFE_TO_REPEAT or key is not None if repeatable is None else repeatable,
+            label=named or method,
+        )
+        return _Task(request, operation, options.get("accept", ()), limits, to)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def _once(self, request: httpx.Request, operation: str, accept: Collection[int]) -> Response:
-        answer = self._answer(request, operation)
-        if answer.status == 401 and self._credential and self._credential.renew(request):
-            answer = self._answer(request, operation)
-        if answer.status >= 400 and answer.status not in accept:
-            raise self._refused(request, answer, operation)
+    async def _once(self, task: _Task) -> Response:
+        answer = await self._answer(task)
+        if answer.status == 401 and isinstance(self._credential, ClientCredentials):
+            self._credential.forget(task.request)
+            answer = await self._answer(task)
+        if answer.status >= 400 and answer.status not in task.accept:
+            raise self._refused(task, answer)
         return answer
 
-    def _answer(self, request: httpx.Request, operation: str) -> Response:
-        time.sleep(max(0.0, self._free_at - time.monotonic()))
+    async def _answer(self, task: _Task) -> Response:
+        await self._wire.sleep(max(0.0, self._free_at - time.monotonic()))
         start = time.monotonic()
         try:
-            answer = self._client.send(request, stream=True)
+            answer = await self._wire.send(task.request)
             try:
-                body = self._read(answer, operation, start)
+                body = await self._read(task, answer, start)
             finally:
-                answer.close()
-        except httpx.TransportError as error:
-            retryable = not isinstance(error, httpx.UnsupportedProtocol | httpx.LocalProtocolError)
-            raise self._error(request, operation, _reason(error), retryable=retryable) from None
-        except (httpx.TooManyRedirects, httpx.DecodingError, httpx.InvalidURL) as error:
-            raise self._error(request, operation, _reason(error)) from None
-        self._check_redirects(request, answer, operation)
+                await self._wire.end(answer)
+        except (httpx.TransportError, httpx.TooManyRedirects, httpx.DecodingError, httpx.InvalidURL) as error:
+            raise self._broken(task, error) from error
+        self._check_redirects(task, answer)
         self._leave_alone(answer.headers)
         return Response(
             answer.status_code,
@@ -352,41 +302,44 @@ class HttpClient:
         if wait and wait <= self._budget.longest_wait:
             self._free_at = time.monotonic() + wait
 
-    def _check_redirects(self, request: httpx.Request, answer: httpx.Response, operation: str) -> None:
+    def _check_redirects(self, task: _Task, answer: httpx.Response) -> None:
         became_get = [one for one in answer.history if one.status_code in {301, 302}]
-        if became_get and answer.request.method != request.method:
+        if became_get and answer.request.method != task.request.method:
             raise self._error(
-                request,
-                operation,
+                task,
                 f"redirected to {self._clean(answer.url)}, where it would be a {answer.request.method}",
+                status=became_get[0].status_code,
                 hint="nothing was done there; use that URL",
             )
 
-    def _read(self, answer: httpx.Response, operation: str, start: float) -> bytes:
+    async def _read(self, task: _Task, answer: httpx.Response, start: float) -> bytes:
         """The body, unless it is too long or trickles in for ever (a read timeout only sees the pauses)."""
-        chunks, size = [], 0
-        for chunk in answer.iter_bytes():
-            chunks.append(chunk)
-            size += len(chunk)
-            if size > self._limits.size:
-                raise self._error(
-                    answer.request,
-                    operation,
-                    f"the answer has over {self._limits.size} bytes",
-                    hint="ask for smaller pages",
-                )
-            if time.monotonic() - start > self._limits.deadline:
-                raise self._error(
-                    answer.request, operation, f"no end after {self._limits.deadline:g} s", retryable=True
-                )
-        return b"".join(chunks)
+        if task.to is None or answer.status_code >= 400:
+            body = bytearray()
+            async for chunk in self._pieces(task, answer, start):
+                body += chunk
+            return bytes(body)
+        with _written(task.to) as file:
+            async for chunk in self._pieces(task, answer, start):
+                file.write(chunk)
+        return b""
 
-    def _refused(self, request: httpx.Request, answer: Response, operation: str) -> IntegrationError:
+    async def _pieces(self, task: _Task, answer: httpx.Response, start: float) -> AsyncIterator[bytes]:
+        limits, size = task.limits, 0
+        async for chunk in self._wire.chunks(answer):
+            size += len(chunk)
+            if size > limits.size:
+                what = f"the answer has over {limits.size} bytes"
+                raise self._error(task, what, status=answer.status_code, hint="ask for smaller pages")
+            if time.monotonic() - start > limits.deadline:
+                raise self._error(task, f"no end after {limits.deadline:g} s", code=NO_ANSWER, retryable=True)
+            yield chunk
+
+    def _refused(self, task: _Task, answer: Response) -> IntegrationError:
         status, headers = answer.status, answer.headers
         wait = retry_wait(headers)
         return self._error(
-            request,
-            operation,
+            task,
             f"answered {status} {answer.reason}" + ("" if wait is None else f", asks to wait {wait:.0f} s"),
             status=status,
             request_id=headers.get("x-request-id") or headers.get("request-id"),
@@ -395,27 +348,99 @@ class HttpClient:
             retryable=status in {408, 429} or status >= 500,
         )
 
-    def _error(
-        self,
-        request: httpx.Request,
-        operation: str,
-        what: str,
-        **details: Any,  # noqa: ANN401
-    ) -> IntegrationError:
-        message = self.without_secrets(f"{self.service}: {request.method} {self._clean(request.url)}: {what}")
-        return IntegrationError(message, service=self.service, operation=operation, **details)
+    def _broken(self, task: _Task, error: Exception) -> IntegrationError:
+        if isinstance(error, _MISTAKES):
+            return self._error(task, _reason(error), code=NOT_SENT)
+        if isinstance(error, httpx.TransportError):
+            code = UNREACHABLE if isinstance(error, _NOT_REACHED) else NO_ANSWER
+            return self._error(task, _reason(error), code=code, hint=_NO_ANSWER_HINT, retryable=True)
+        return self._error(task, _reason(error), code="bad_answer")
 
-    def _authenticate(self, request: httpx.Request) -> None:
+    def _error(self, task: _Task, what: str, **details: Any) -> IntegrationError:  # noqa: ANN401
+        request = task.request
+        message = self.without_secrets(f"{self.service}: {request.method} {self._clean(request.url)}: {what}")
+        return self._error_of(message, service=self.service, operation=task.operation.name, **details)
+
+    async def _authenticate(self, request: httpx.Request) -> None:
         if self._credential is None:
             return
-        credential = self._credential.current()
+        credential = await self._current(self._credential)
         if _origin(request.url) == self._origin:
             credential.put(request)
         else:
             credential.remove(request)
 
+    async def _current(self, credential: Credential | ClientCredentials) -> Credential:
+        """What to send now. A token is asked for once: the call that needs it is what is repeated."""
+        if isinstance(credential, Credential):
+            return credential
+        async with self._wire.alone():
+            return credential.token or credential.take(await self._ask(credential))
+
+    async def _ask(self, credential: ClientCredentials) -> Response:
+        once = RetryBudget(attempts=1)
+        giver = type(self)(credential.url, service="oauth2", credential=credential.client, budget=once)
+        try:
+            return await giver._once(giver._task("POST", credential.url, credential.question))  # noqa: SLF001  (its own kind)
+        finally:
+            await giver._wire.close()  # noqa: SLF001
+
     def _clean(self, url: httpx.URL) -> str:
         return self.without_secrets(clean_url(str(url)))
+
+
+class HttpClient(_Client[Response]):
+    """A client that blocks; threads may share it. Arguments: see `_Client`."""
+
+    _wire_of = BlockingWire
+
+    def _run(self, task: _Task) -> Response:
+        return self._calls.call(task.operation, lambda: finish(self._once(task)))
+
+    def close(self) -> None:
+        """Frees the connections."""
+        finish(self._wire.close())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class AsyncHttpClient(_Client[Coroutine[Any, Any, Response]]):
+    """A client for asyncio; tasks of one event loop may share it. Arguments: see `_Client`."""
+
+    _wire_of = LoopWire
+
+    def _run(self, task: _Task) -> Coroutine[Any, Any, Response]:
+        return self._calls.acall(task.operation, lambda: self._once(task))
+
+    async def close(self) -> None:
+        """Frees the connections."""
+        await self._wire.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+
+@contextmanager
+def _written(path: Path) -> Iterator[BinaryIO]:
+    """A file under another name, which takes its place at the end."""
+    part = path.with_name(f".{path.name}.{randomness.token_hex(4)}.part")
+    try:
+        with part.open("xb") as file:
+            yield file
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def clean_url(url: str) -> str:

@@ -18,25 +18,43 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
-
 from errors import IntegrationError
-from integrations.calls import RetryBudget, call, hint, idempotency_key, retry_wait, silence, without_addresses
+from integrations.breaker import USUAL_BREAKER, BreakerPolicy
+from integrations.calls import (
+    USUAL_BUDGET,
+    Calls,
+    Operation,
+    RetryBudget,
+    hint,
+    idempotency_key,
+    silence,
+    without_addresses,
+)
+from integrations.limits import retry_wait
 
 if TYPE_CHECKING:
+    from pydantic import SecretStr
     from python_http_client.exceptions import HTTPError
     from sendgrid import SendGridAPIClient
 
 
-class SendGridConfig(BaseModel):
-    """How SendGrid is reached."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SendGridConfig:
+    """How SendGrid is reached.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    Args:
+        api_key: The API key (`SG....`).
+        api_base: Where SendGrid's API answers.
+        timeout: Seconds to connect, and without a byte of the answer.
+        retry: How often a call is tried.
+        breaker: When SendGrid is left alone.
+    """
 
     api_key: SecretStr
     api_base: str = "https://api.sendgrid.com"
-    timeout: float = Field(30.0, gt=0, description="Seconds to connect, and without a byte of the answer.")
-    retry: RetryBudget = RetryBudget()
+    timeout: float = 30.0
+    retry: RetryBudget = USUAL_BUDGET
+    breaker: BreakerPolicy | None = USUAL_BREAKER
 
 
 class SendGridIntegrationError(IntegrationError):
@@ -73,6 +91,7 @@ class SendGrid:
 
     def __init__(self, config: SendGridConfig) -> None:
         self._config = config
+        self._calls = Calls("sendgrid", error=SendGridIntegrationError, budget=config.retry, breaker=config.breaker)
         self.mail = Mail(self)
 
     @cached_property
@@ -110,7 +129,7 @@ class SendGrid:
                 raise _unreached(error, operation, unsure) from error
             return headers
 
-        return call(once, self._config.retry)
+        return self._calls.call(Operation(operation), once)
 
 
 class Mail:

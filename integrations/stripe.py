@@ -9,16 +9,30 @@ Parameters and objects are the SDK's own types, so that everything Stripe can do
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
-
 from errors import IntegrationError
-from integrations.calls import RetryBudget, call, hint, idempotency_key, retry_after, silence, without_addresses
+from integrations.breaker import USUAL_BREAKER, BreakerPolicy
+from integrations.calls import (
+    NO_ANSWER,
+    UNREACHABLE,
+    USUAL_BUDGET,
+    Calls,
+    Operation,
+    RetryBudget,
+    hint,
+    idempotency_key,
+    silence,
+    without_addresses,
+)
+from integrations.limits import retry_after
+from integrations.metrics import State
 
 if TYPE_CHECKING:
     import stripe
+    from pydantic import SecretStr
     from stripe.params import (
         CustomerCreateParams,
         CustomerListParams,
@@ -34,21 +48,30 @@ API_VERSION = "2026-10-28.endive"
 
 _PAGE = 100
 _HINTS = {
-    "APIConnectionError": "check the network and PIVOTAL_STRIPE_API_BASE; Stripe may be down",
-    "IdempotencyError": "this operation id was used before, with other parameters: give every doing its own",
+    ("APIConnectionError", None): "check the network and PIVOTAL_STRIPE_API_BASE; Stripe may be down",
+    ("IdempotencyError", 400): "this operation id was used before, with other parameters: give every doing its own",
 }
 
 
-class StripeConfig(BaseModel):
-    """How Stripe is reached."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StripeConfig:
+    """How Stripe is reached.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    Args:
+        api_key: The secret key (`sk_...`), or a restricted one (`rk_...`).
+        api_base: Where Stripe's API answers.
+        connect_timeout: Seconds.
+        read_timeout: Seconds without a byte of the answer.
+        retry: How often a call is tried.
+        breaker: When Stripe is left alone.
+    """
 
     api_key: SecretStr
     api_base: str = "https://api.stripe.com"
-    connect_timeout: float = Field(5.0, gt=0, description="Seconds.")
-    read_timeout: float = Field(30.0, gt=0, description="Seconds without a byte of the answer.")
-    retry: RetryBudget = RetryBudget()
+    connect_timeout: float = 5.0
+    read_timeout: float = 30.0
+    retry: RetryBudget = USUAL_BUDGET
+    breaker: BreakerPolicy | None = USUAL_BREAKER
 
 
 class StripeIntegrationError(IntegrationError):
@@ -64,6 +87,7 @@ class Stripe:
 
     def __init__(self, config: StripeConfig) -> None:
         self._config = config
+        self._calls = Calls("stripe", error=StripeIntegrationError, budget=config.retry, breaker=config.breaker)
         self.customers = Customers(self)
         self.subscriptions = Subscriptions(self)
         self.events = Events(self)
@@ -86,6 +110,11 @@ class Stripe:
             stripe_version=API_VERSION,
         )
 
+    @property
+    def circuit(self) -> State:
+        """Where the circuit breaker stands: `closed`, `half_open`, `open`."""
+        return self._calls.circuit
+
     def call(self, operation: str, work: Callable[[], T]) -> T:
         """Makes a call of the SDK within the retry budget.
 
@@ -104,7 +133,7 @@ class Stripe:
             except stripe.StripeError as error:
                 raise _explained(error, operation) from error
 
-        return call(once, self._config.retry)
+        return self._calls.call(Operation(operation), once)
 
     def every(self, operation: str, fetch: Callable[[Any], Any], params: Mapping[str, Any]) -> Iterator[Any]:
         """Each object of a list, page by page; every page has the whole retry budget.
@@ -222,8 +251,12 @@ def _options(operation: str, operation_id: str) -> stripe.RequestOptions:
 
 
 def _explained(error: stripe.StripeError, operation: str) -> StripeIntegrationError:
+    import stripe
+
     headers = _headers(error)
     code = error.code or (error.error.code if error.error else None)
+    if isinstance(error, stripe.APIConnectionError):
+        code = UNREACHABLE if _unsent(error.__cause__) else NO_ANSWER
     return StripeIntegrationError(
         f"Stripe {operation}: {_what(error)}",
         service="stripe",
@@ -232,9 +265,20 @@ def _explained(error: stripe.StripeError, operation: str) -> StripeIntegrationEr
         code=code,
         request_id=headers.get("request-id"),
         retry_after=retry_after(headers.get("retry-after")),
-        hint=hint(error.http_status) or _HINTS.get(type(error).__name__),
+        hint=_HINTS.get((type(error).__name__, error.http_status)) or hint(error.http_status),
         retryable=_can_help(error, headers.get("stripe-should-retry")),
     )
+
+
+def _unsent(cause: BaseException | None) -> bool:
+    """Whether no connection came about, as `requests` tells it: it calls a reset on the way the same."""
+    import requests
+    from urllib3.exceptions import MaxRetryError, NewConnectionError
+
+    if isinstance(cause, requests.ConnectTimeout):
+        return True
+    reason = cause.args[0] if isinstance(cause, requests.ConnectionError) and cause.args else None
+    return isinstance(reason, MaxRetryError) and isinstance(reason.reason, NewConnectionError)
 
 
 def _what(error: stripe.StripeError) -> str:

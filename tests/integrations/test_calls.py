@@ -1,28 +1,35 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from pathlib import Path
+from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
 
 from errors import IntegrationError
-from integrations.calls import (
-    RetryBudget,
-    call,
-    idempotency_key,
-    retry_after,
-    retry_wait,
-    silence,
-    used_up,
-    without_addresses,
-)
+from events.cause import Cause, caused_by
+from events.envelope import Event
+from events.log import EventLog, open_log
+from integrations.breaker import BreakerPolicy
+from integrations.calls import Calls, Operation, RetryBudget, idempotency_key, silence, without_addresses
+from integrations.limits import retry_after, retry_wait, used_up
+
+QUICK = RetryBudget(attempts=4, first_wait=0)
 
 
-def failing(*, retryable: bool = True, wait: float | None = None) -> IntegrationError:
+def failing(*, status: int = 429, retryable: bool = True, wait: float | None = None) -> IntegrationError:
     return IntegrationError(
-        "no", service="stripe", operation="customers.create", status=429, retryable=retryable, retry_after=wait
+        "no", service="stripe", operation="customers.create", status=status, retryable=retryable, retry_after=wait
     )
+
+
+def call(work: Callable[[], str], budget: RetryBudget) -> str:
+    return Calls("stripe", budget=budget, breaker=None).call(Operation("customers.create"), work)
 
 
 class Work:
@@ -89,6 +96,102 @@ def test_waits_are_jittered_over_a_ceiling_that_doubles_up_to_the_longest(monkey
 def test_a_retry_says_nothing_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:
     call(Work(1, failing()), RetryBudget(first_wait=0))
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("wrong", [{"attempts": 0}, {"first_wait": -1}, {"longest_wait": -0.1}])
+def test_a_budget_without_a_try_or_with_a_wait_into_the_past_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="at least one attempt"):
+        RetryBudget(**wrong)
+
+
+# --- what is told -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Iterator[EventLog]:
+    with closing(open_log(f"sqlite:///{tmp_path / 'events.db'}")) as opened:
+        yield opened
+
+
+def told(log: EventLog) -> list[Event]:
+    return [recorded.event for recorded in log.read(0, 100)]
+
+
+def test_a_change_is_told_once_for_one_key_and_belongs_to_its_cause(
+    log: EventLog, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    calls = Calls("stripe", budget=RetryBudget(), breaker=None, events=log)
+    with caused_by(Cause("order-7", "event-1", user_id="ada")):
+        for _ in range(2):
+            calls.announce("customer.created", ("customer", "cus_1"), {"livemode": False}, key="signup-1")
+    (event,) = told(log)
+    assert (event.type, event.aggregate_type, event.aggregate_id) == (
+        "pivotal.stripe.customer.created",
+        "customer",
+        "cus_1",
+    )
+    about = event.metadata
+    assert (about.source, about.dedupe_key) == ("pivotal/stripe", "signup-1")
+    assert (about.correlation_id, about.causation_id, about.user_id) == ("order-7", "event-1", "ada")
+    line = caplog.records[0]
+    assert (line.getMessage(), line.__dict__["aggregate_id"]) == ("stripe customer.created", "cus_1")
+
+
+def test_a_change_that_is_made_stands_though_the_event_log_is_out_of_order(
+    log: EventLog, caplog: pytest.LogCaptureFixture
+) -> None:
+    log.close()
+    Calls("stripe", budget=RetryBudget(), breaker=None, events=log).announce("x", ("customer", "c"), {}, key="k")
+    assert "its event pivotal.stripe.x is not on the log" in caplog.text
+
+
+def test_the_circuit_is_an_event_a_metric_and_a_line_of_the_log(
+    log: EventLog, caplog: pytest.LogCaptureFixture
+) -> None:
+    service = "Circuit-Test"
+    calls = Calls(service, budget=QUICK, breaker=BreakerPolicy(failures=2, open_for=0), events=log)
+    states = []
+    for work in (Work(9, failing(status=500)), Work(0, ValueError())):
+        with suppress(IntegrationError):
+            calls.call(Operation("orders.list"), work)
+        states.append((calls.circuit, sample("pivotal_circuit_state", service=service)))
+    assert states == [("open", 2), ("closed", 0)]
+    assert [event.type for event in told(log)] == [
+        f"pivotal.circuit_test.circuit.{state}" for state in ("open", "half_open", "closed")
+    ]
+    assert told(log)[0].aggregate_id == service
+    assert [text for text in caplog.messages if "circuit" in text] == ["Circuit-Test: circuit open"]
+
+
+def test_one_probe_at_a_time_is_let_through() -> None:
+    calls = Calls("shop", budget=QUICK, breaker=BreakerPolicy(failures=1, open_for=0))
+    with pytest.raises(IntegrationError, match="no"):
+        calls.call(Operation("orders.list"), Work(9, failing(status=503)))
+    refused = []
+
+    def probe() -> str:
+        with pytest.raises(IntegrationError, match="the circuit is open") as caught:
+            calls.call(Operation("orders.list"), Work(0, ValueError()))
+        refused.append(caught.value.code)
+        return "done"
+
+    assert calls.call(Operation("orders.list"), probe) == "done"
+    assert (refused, calls.circuit) == (["circuit_open"], "closed")
+
+
+def test_calls_seconds_errors_and_retries_are_counted_by_service_and_operation() -> None:
+    calls = Calls("metered", budget=QUICK, breaker=None)
+    operation = Operation("GET /orders/7", label="GET")
+    calls.call(operation, Work(2, failing(status=429)))
+    of = {"service": "metered", "operation": "GET"}
+    assert sample("pivotal_call_seconds_count", **of) == 3
+    assert sample("pivotal_call_retries_total", **of) == 2
+    assert sample("pivotal_call_errors_total", error="429", **of) == 2
+
+
+def sample(name: str, **labels: str) -> float | None:
+    return REGISTRY.get_sample_value(name, labels)
 
 
 def test_a_key_is_the_same_for_the_same_doing_only() -> None:

@@ -1,18 +1,22 @@
 from __future__ import annotations
 
+import asyncio
 import logging
 import socket
 import threading
+import tracemalloc
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from errors import IntegrationError
+from integrations.breaker import BreakerPolicy
 from integrations.calls import RetryBudget
-from integrations.http import ClientCredentials, Credential, HttpClient, Limits, clean_url
+from integrations.http import AsyncHttpClient, ClientCredentials, Credential, HttpClient, Limits, clean_url
 from tests.integrations.web import Asked, Reply, Web
 
 QUICK = RetryBudget(attempts=4, first_wait=0.001, longest_wait=2.0)
@@ -43,6 +47,14 @@ def test_a_post_sends_json(web: Web) -> None:
     with client(web) as http:
         http.post("/orders", json={"id": 7})
     assert (web.asked[0].method, web.asked[0].body) == ("POST", b'{"id":7}')
+
+
+@pytest.mark.parametrize("method", ["get", "post", "put", "patch", "delete"])
+def test_every_method_has_a_name_of_its_own(web: Web, method: str) -> None:
+    with client(web) as http:
+        getattr(http, method)("/orders/7", headers={"X-Trace": "1"})
+    assert (web.asked[0].method, web.asked[0].path) == (method.upper(), "/orders/7")
+    assert web.asked[0].headers["x-trace"] == "1"
 
 
 @pytest.mark.parametrize(
@@ -109,6 +121,26 @@ def test_a_post_is_sent_once_unless_it_is_said_to_be_repeatable(web: Web) -> Non
             with pytest.raises(IntegrationError):
                 http.post("/orders", json={}, repeatable=repeatable)
     assert len(web.asked) == 1 + QUICK.attempts
+
+
+@pytest.mark.parametrize("method", ["POST", "PATCH"])
+def test_a_change_with_an_idempotency_key_is_repeated_with_the_same_key(web: Web, method: str) -> None:
+    web.replies([Reply(status=503), Reply(status=None), Reply({"id": 1})])
+    with client(web) as http:
+        assert http.request(method, "/orders", json={}, idempotency_key="order-1").data == {"id": 1}
+    assert [asked.headers["idempotency-key"] for asked in web.asked] == ["order-1"] * 3
+
+
+@pytest.mark.parametrize(
+    ("reply", "retryable"), [(Reply(status=500), False), (Reply(status=None), False), (Reply(status=429), True)]
+)
+def test_whether_a_change_without_a_key_can_be_tried_again_depends_on_whether_it_may_have_been_done(
+    web: Web, reply: Reply, retryable: bool
+) -> None:
+    web.replies([reply])
+    with client(web) as http, pytest.raises(IntegrationError) as caught:
+        http.post("/orders", json={})
+    assert (len(web.asked), caught.value.retryable) == (1, retryable)
 
 
 def test_retry_after_in_seconds_and_as_a_date_is_honoured(web: Web) -> None:
@@ -196,7 +228,7 @@ def test_no_secret_shows_in_an_error_a_url_or_a_log(web: Web, caplog: pytest.Log
     caplog.set_level(logging.DEBUG)
     web.replies([Reply({}), Reply(status=503)])
     http = client(web, credential=Credential.bearer("t0ken"), secrets=["hush/hush"])
-    params = {"api_key": "k3y", "q": "hush/hush", "mail": "Bearer t0ken", "page": 3}
+    params: dict[str, Any] = {"api_key": "k3y", "q": "hush/hush", "mail": "Bearer t0ken", "page": 3}
     with http:
         url = http.get("/orders", params=params).url
         with pytest.raises(IntegrationError) as caught:
@@ -268,6 +300,105 @@ def test_the_next_call_waits_until_a_used_up_rate_limit_is_renewed(web: Web, mon
             http.get("/")
     # The first call has nothing to wait for; the third would wait longer than the budget allows.
     assert [round(pause) for pause in pauses] == [0, 2, 2]
+
+
+@pytest.mark.parametrize("url", ["ftp://example.com/", "/orders"])
+def test_a_mistake_in_the_call_itself_says_nothing_about_the_service(url: str) -> None:
+    with HttpClient(service="shop", budget=QUICK, breaker=BreakerPolicy(failures=1)) as http:
+        with pytest.raises(IntegrationError, match="unsupported protocol") as caught:
+            http.get(url)
+        assert (caught.value.code, caught.value.retryable, http.circuit) == ("not_sent", False, "closed")
+
+
+# --- downloads --------------------------------------------------------------------------------------------------
+
+
+def test_a_download_is_streamed_into_a_file_which_is_there_once_it_is_whole(web: Web, tmp_path: Path) -> None:
+    to = tmp_path / "report.csv"
+    to.write_text("yesterday's")
+    web.replies([Reply(b"half", promised=9), Reply(status=500), Reply(b"today's")])
+    with client(web, limits=Limits(size=3)) as http:
+        answer = http.download("/report.csv", to)
+    assert (answer.status, answer.body, to.read_text()) == (200, b"", "today's")
+    assert [file.name for file in tmp_path.iterdir()] == ["report.csv"]
+
+
+def test_a_download_that_fails_leaves_the_file_as_it_was(web: Web, tmp_path: Path) -> None:
+    to = tmp_path / "report.csv"
+    to.write_text("yesterday's")
+    web.replies([Reply(b"half", promised=9)])
+    with client(web) as http:
+        with pytest.raises(IntegrationError, match="remote protocol error"):
+            http.download("/report.csv", to)
+        web.replies([Reply(b"not found", status=404)])
+        with pytest.raises(IntegrationError, match="answered 404"):
+            http.download("/report.csv", to)
+    assert (to.read_text(), len(list(tmp_path.iterdir()))) == ("yesterday's", 1)
+    assert len(web.asked) == QUICK.attempts + 1
+
+
+def test_a_download_takes_no_more_memory_than_a_piece_of_it(web: Web, tmp_path: Path) -> None:
+    size = 32 << 20
+    web.replies([Reply(b"x" * size)])
+    with client(web) as http:
+        tracemalloc.start()
+        try:
+            http.download("/big", tmp_path / "big")
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    assert (tmp_path / "big").stat().st_size == size
+    assert peak < size // 4
+
+
+# --- for asyncio ------------------------------------------------------------------------------------------------
+
+
+def test_tasks_share_a_client_for_asyncio_and_its_token(web: Web, tmp_path: Path) -> None:
+    service = Tokens(web, expires_in=3600)
+
+    async def work() -> list[Any]:
+        async with AsyncHttpClient(web.url, service="shop", budget=QUICK, credential=tokens_of(web)) as http:
+            await http.download("/report", tmp_path / "report")
+            return [one.data["token"] for one in await asyncio.gather(*(http.get("/orders") for _ in range(5)))]
+
+    assert asyncio.run(work()) == ["t0ken1"] * 5
+    assert service.given == 1
+    assert (tmp_path / "report").read_text() == '{"token": "t0ken1"}'
+
+
+def test_a_client_for_asyncio_keeps_its_loop_free_while_it_waits(web: Web) -> None:
+    web.replies([Reply(status=503), Reply(status=503), Reply({"ok": True})])
+
+    async def work() -> tuple[Any, int]:
+        ticks = 0
+
+        async def tick() -> None:
+            nonlocal ticks
+            while True:
+                await asyncio.sleep(0.005)
+                ticks += 1
+
+        async with AsyncHttpClient(web.url, service="shop", budget=RetryBudget(first_wait=0.2)) as http:
+            ticking = asyncio.create_task(tick())
+            answer = await http.get("/")
+            ticking.cancel()
+        return answer.data, ticks
+
+    data, ticks = asyncio.run(work())
+    assert data == {"ok": True}
+    assert ticks > 0
+
+
+def test_a_call_that_is_canceled_does_not_count_against_the_service(trickle: str) -> None:
+    async def work() -> str:
+        options: dict[str, Any] = {"budget": QUICK, "breaker": BreakerPolicy(failures=1)}
+        async with AsyncHttpClient(trickle, service="shop", **options) as http:
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(http.get("/"), 0.1)
+            return http.circuit
+
+    assert asyncio.run(work()) == "closed"
 
 
 # --- tokens -----------------------------------------------------------------------------------------------------

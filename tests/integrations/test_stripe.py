@@ -112,45 +112,6 @@ def test_lists_take_filters(served: Running, stripe: Stripe) -> None:
 
 # --- what fails -------------------------------------------------------------------------------------------------
 
-# how the service fails -> tries on the wire, status, code
-FAILURES: list[tuple[dict[str, Any], int, int | None, str | None]] = [
-    ({"kind": "error", "status": 400}, 1, 400, None),
-    ({"kind": "error", "status": 401}, 1, 401, None),
-    ({"kind": "error", "status": 402}, 1, 402, "card_declined"),
-    ({"kind": "error", "status": 403}, 1, 403, None),
-    ({"kind": "error", "status": 404}, 1, 404, "resource_missing"),
-    ({"kind": "error", "status": 409}, TRIES, 409, "idempotency_key_in_use"),
-    ({"kind": "error", "status": 429}, TRIES, 429, "rate_limit"),
-    ({"kind": "error", "status": 429, "retry_after": "0"}, TRIES, 429, "rate_limit"),
-    ({"kind": "error", "status": 429, "retry_after": "3600"}, 1, 429, "rate_limit"),
-    ({"kind": "error", "status": 500}, TRIES, 500, None),
-    ({"kind": "html", "status": 502}, TRIES, 502, None),
-    ({"kind": "html", "status": 503, "retry_after": "3600"}, 1, 503, None),
-    ({"kind": "reset"}, TRIES, None, None),
-    ({"kind": "cut"}, TRIES, None, None),
-    ({"kind": "slow", "delay": 60}, TRIES, None, None),
-]
-
-
-@pytest.mark.parametrize(("failure", "tries", "status", "code"), FAILURES)
-def test_a_failing_call_is_tried_as_often_as_can_help_with_one_key(
-    served: Running, failure: dict[str, Any], tries: int, status: int | None, code: str | None
-) -> None:
-    stripe = client(served.stripe_base, timeout=0.3 if failure["kind"] == "slow" else 20.0)
-    served.sandbox.wire.misbehave(Misbehaviour(service="stripe", calls=TRIES + 5, **failure))
-    with pytest.raises(StripeIntegrationError) as caught:
-        stripe.customers.create({"name": "Ada"}, operation_id="signup-1")
-    error = caught.value
-    keys = [each.idempotency_key for each in calls(served)]
-    assert len(keys) == tries
-    assert len(set(keys)) == 1
-    assert keys[0] is not None
-    assert (error.service, error.operation, error.status, error.code) == ("stripe", "customers.create", status, code)
-    assert error.retryable == (tries > 1 or "retry_after" in failure)
-    assert error.hint or status == 400
-    assert "<html>" not in str(error)
-    assert error.__cause__ is not None
-
 
 def test_a_list_is_tried_as_often_as_a_change(served: Running, stripe: Stripe) -> None:
     served.sandbox.wire.misbehave(Misbehaviour(service="stripe", kind="error", status=500, calls=9))
