@@ -98,6 +98,11 @@ class DuckDB:
             fields = empty.to_arrow_table().schema
             return [_column(field, str(kind)) for field, kind in zip(fields, empty.types, strict=True)]
 
+    def is_view(self, name: Name) -> bool:
+        """See `Database.is_view`."""
+        where = "database_name = ? AND lower(schema_name) = lower(?) AND lower(view_name) = lower(?)"
+        return bool(self.query(f"SELECT 1 FROM duckdb_views() WHERE {where}", [*name.parts]))
+
     def indexes(self, name: Name) -> list[str]:
         """See `Database.indexes`."""
         where = "database_name = ? AND lower(schema_name) = lower(?) AND lower(table_name) = lower(?)"

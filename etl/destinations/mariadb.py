@@ -103,6 +103,7 @@ _HINTS = {
     1364: "the table wants a value for it: bring the column, or give it a default",
     1406: _TOO_LONG,
     4025: "the table has this rule: say the same in `validate`, to set such rows aside",
+    1644: "a trigger of the table says this: say the same in `validate`, to set such rows aside",
     2003: "is the server running, and are host and port right?",
 }
 _VALUE_CHANGED = {1263, 1264, 1265, 1292, 1366, 1406}
@@ -190,6 +191,11 @@ class MariaDB:
                 hint=f"ALTER TABLE {'.'.join(name.parts)} ENGINE = InnoDB",
             )
         return [_column(*row[:-1]) for row in rows]
+
+    def is_view(self, name: Name) -> bool:
+        """See `Database.is_view`."""
+        sql = "SELECT 1 FROM information_schema.views WHERE table_schema = ? AND table_name = ?"
+        return bool(self.query(sql, name.parts))
 
     def indexes(self, name: Name) -> list[str]:
         """See `Database.indexes`."""

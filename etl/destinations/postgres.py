@@ -79,6 +79,7 @@ _HINTS = {
     "23514": "the table has this rule: say the same in `validate`, to set such rows aside",
     "25006": "the database is read-only (a standby?): connect to the primary",
     "42501": "the user needs the right: GRANT CREATE, USAGE ON SCHEMA ..., GRANT INSERT, UPDATE, DELETE, SELECT ON ...",
+    "P0001": "a trigger of the table says this: say the same in `validate`, to set such rows aside",
     "53100": "the server's disk is full: free some space, then run again",
 }
 _RETRYABLE = ("08", "40", "53", "55P03", "57P")
@@ -165,6 +166,12 @@ class Postgres:
             WHERE a.attrelid = to_regclass(?) AND a.attnum > 0 AND NOT a.attisdropped
             ORDER BY a.attnum"""
         return [_column(*row) for row in self.query(sql, [name.sql])]
+
+    def is_view(self, name: Name) -> bool:
+        """See `Database.is_view`."""
+        return bool(
+            self.query("SELECT 1 FROM pg_class WHERE oid = to_regclass(?) AND relkind IN ('v', 'm')", [name.sql])
+        )
 
     def indexes(self, name: Name) -> list[str]:
         """See `Database.indexes`."""

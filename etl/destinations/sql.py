@@ -47,6 +47,10 @@ class Database(Protocol):
         """The table's columns; none if there is no such table."""
         ...
 
+    def is_view(self, name: Name) -> bool:
+        """Whether that is a view: the database would not say how many rows went into the tables behind it."""
+        ...
+
     def indexes(self, name: Name) -> Collection[str]:
         """The names of the table's indexes."""
         ...
@@ -112,6 +116,11 @@ class Table:
         self._seen: dict[str, str] = {}
         self._columns: dict[str, Column] = {}
         self._look()
+        if self.exists and database.is_view(self.name):
+            raise DestinationError(
+                f"{target.table} is a view, and rows are loaded into tables",
+                hint="name the table behind it, or another one, which is then made",
+            )
 
     def fit(self, rows: pa.RecordBatch) -> pa.RecordBatch:
         """The rows in the table's own types and names. Columns of nothing but NULLs that it lacks are left out."""

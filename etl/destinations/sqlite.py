@@ -60,6 +60,8 @@ _HINTS = {
     sqlite3.SQLITE_CONSTRAINT_UNIQUE: "rows with this value are there already, or come twice",
     sqlite3.SQLITE_CONSTRAINT_NOTNULL: "the column must have a value: `validate: {column: {required: true}}`",
     sqlite3.SQLITE_CONSTRAINT_CHECK: "the table has this rule: say the same in `validate`, to set such rows aside",
+    sqlite3.SQLITE_CONSTRAINT_TRIGGER: "a trigger of the table says this: say the same in `validate`, to set such rows "
+    "aside",
     sqlite3.SQLITE_FULL: "the disk is full: free some space, then run again",
     sqlite3.SQLITE_BUSY: "another process writes for long: wait for it, or raise PIVOTAL_LOCK_TIMEOUT",
     sqlite3.SQLITE_CANTOPEN: "does the folder exist, and may the user that runs this write there?",
@@ -122,6 +124,10 @@ class SQLite:
     def columns(self, name: Name) -> list[Column]:
         """See `Database.columns`."""
         return [_column(*row) for row in self.query("SELECT name, type FROM pragma_table_info(?)", [*name.parts])]
+
+    def is_view(self, name: Name) -> bool:
+        """See `Database.is_view`."""
+        return bool(self.query("SELECT 1 FROM pragma_table_list(?) WHERE type = 'view'", [*name.parts]))
 
     def indexes(self, name: Name) -> list[str]:
         """See `Database.indexes`."""
