@@ -731,14 +731,22 @@ class ChildTable(Model):
     keys: dict[Text, Text] = Field(
         min_length=1, description="Column of the row -> its name in the child table: {id: order_id}."
     )
-    position: Text = Field("position", description="Column that takes the object's place in its list, from 1.")
+    position: Text = Field(
+        "position", description="Column that takes the object's place in its list, from 1.", validate_default=True
+    )
+
+    @field_validator("keys")
+    @classmethod
+    def _named_once(cls, keys: dict[str, str]) -> dict[str, str]:
+        if twice := [name for name in keys.values() if [*keys.values()].count(name) > 1]:
+            raise ValueError(f"a mapping that names two columns {twice[0]!r}; give one of them another name")
+        return keys
 
     @field_validator("position")
     @classmethod
-    def _named_once(cls, position: str, info: ValidationInfo) -> str:
-        names = [position, *info.data.get("keys", {}).values()]
-        if twice := [name for name in names if names.count(name) > 1]:
-            raise ValueError(f"a name that {twice[0]!r} of `keys` has, too; give one of them another name")
+    def _is_no_key(cls, position: str, info: ValidationInfo) -> str:
+        if position in info.data.get("keys", {}).values():
+            raise ValueError(f"{position!r}, which is one of `keys`, too; give one of them another name")
         return position
 
     @property
@@ -787,7 +795,11 @@ class Transform(Model):
     @classmethod
     def _have_lists_of_their_own(cls, children: dict[str, ChildTable], info: ValidationInfo) -> dict[str, ChildTable]:
         lists = [child.column for child in children.values()]
+        tables = [name.lower() for name in children]
         for name, child in children.items():
+            if tables.count(name.lower()) > 1:
+                message = f"`{name}` is two child tables, but for upper and lower case; give one another name"
+                raise PydanticCustomError("value_error", message, {"at": name})
             if wrong := _no_list(child, lists, info.data):
                 raise PydanticCustomError("value_error", wrong, {"at": name})
         return children

@@ -159,10 +159,10 @@ def _children_problems(document: Document, transform: Transform, columns: list[s
     """Names in `children` of columns that the rules do not make; a part of one is known by its column."""
     for table, child in transform.children.items():
         path: KeyPath = (_SECTION, "children", table)
-        if not any(_has(columns, name) for name in (child.from_, child.column, child.from_.partition(".")[0])):
+        if not {child.from_, child.column, child.from_.partition(".")[0]} & set(columns):
             yield _no_column(document, (*path, "from"), child.from_, columns)
         for name in child.keys:
-            if not _has(columns, name):
+            if name not in columns:
                 yield _no_column(document, (*path, "keys", name), name, columns, at_key=True)
 
 

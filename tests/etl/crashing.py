@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from etl.stream import Destination
+from etl.destinations import open_destination
+from etl.pipeline import Pipeline
+from etl.stream import ChildRows, Destination, ParentLoad
 from tests.etl.destinations.backends import Backend, bad
 
 ROWS, BATCHES = 50, 4
@@ -49,6 +52,43 @@ def advance(destination: Destination, cursor: int) -> None:
                 load.quarantine([bad("x", start), bad("y", start)])
             load.loaded()
             load.commit({"cursor": done + 1})
+
+
+def run_family_until(kind: str, url: str, write: str, cursor: int) -> None:
+    """As `run_until`, with a child table: every run brings all rows, each with other children than before."""
+    destination = open_family(Backend(kind, url, no_query), write)
+    while (done := _cursor(destination)) < cursor:
+        with destination.begin(f"run-{done}") as load:
+            for start in range(0, 4 * ROWS, ROWS):
+                ids = range(start, start + ROWS)
+                load.write(pa.record_batch({"id": pa.array(ids), "run": [done] * ROWS}))
+                children = [(id_, place, done) for id_ in ids for place in range(children_of(id_, done))]
+                columns = dict(zip(("order_id", "position", f"run_{start}"), zip(*children, strict=True), strict=True))
+                rows = pa.record_batch({name: pa.array(values, pa.int64()) for name, values in columns.items()})
+                cast(ParentLoad, load).write_children(
+                    ChildRows("order_lines", rows, pc.subtract(rows["order_id"], start))
+                )
+            load.loaded()
+            load.commit({"cursor": done + 1})
+
+
+def open_family(backend: Backend, write: str) -> Destination:
+    """The destination of a pipeline that has a child table."""
+    declared = {
+        "name": "orders",
+        "description": "Orders",
+        "source": {"type": "file", "path": "orders.ndjson"},
+        "transform": {"children": {"order_lines": {"from": "items", "keys": {"id": "order_id"}}}},
+        "destination": {
+            "type": "database", "connection": backend.url, "table": "orders", "write": write, "key": ["id"],
+        },
+    }  # fmt: skip
+    return open_destination(Pipeline.model_validate(declared))
+
+
+def children_of(id_: int, run: int) -> int:
+    """How many children a row has in a run."""
+    return (id_ + run) % 3
 
 
 def _cursor(destination: Destination) -> int:

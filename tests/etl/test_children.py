@@ -8,19 +8,29 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import duckdb
 import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from assets.report import metadata
+from cli.main import answer
+from cli.pipelines import show_report
 from errors import DestinationError, InvalidRowsError, RuleError
 from etl.children import ChildTables
+from etl.loader import check
 from etl.partitions import partition_of
 from etl.pipeline import Pipeline
+from etl.preview import preview
 from etl.run import run_pipeline
 from etl.sources import open_source
 from etl.stream import RunReport
+from events.log import open_log
 from settings import get_settings
 from tests.etl.destinations.backends import SQL, Backend, make_backend
 
@@ -187,6 +197,49 @@ def test_nothing_is_loaded_if_the_children_cannot_be(database: Backend) -> None:
     assert (database.rows(), lines(database)) == (rows, children)
 
 
+# --- whatever comes -------------------------------------------------------------------------------------------
+
+_ITEM = {"sku": st.text("ab'\\ é", max_size=3), "qty": st.integers(-9, 2**40)}
+_ITEMS = st.lists(st.fixed_dictionaries({}, optional=_ITEM), max_size=4)
+_ORDERS = st.lists(
+    st.fixed_dictionaries(
+        {"id": st.integers(0, 4), "v": st.none() | st.integers(0, 3)}, optional={"items": st.none() | _ITEMS}
+    ),
+    max_size=6,
+)
+_TYPED = {"id": 99, "v": 0, "items": [{"sku": "-", "qty": 0}]}
+"""Gives every column a type in every run."""
+
+
+@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(runs=st.lists(_ORDERS, min_size=2, max_size=3), versioned=st.booleans())
+def test_merges_leave_what_a_row_by_row_reference_leaves(
+    database: Backend, runs: list[list[dict[str, Any]]], versioned: bool
+) -> None:
+    for table in ("orders", "order_lines", "_pivotal_state"):
+        database.query(f"DROP TABLE IF EXISTS {table}")
+    declared = pipeline(database, destination={"version": "v"} if versioned else {})
+    newest: dict[int, dict[str, Any]] = {}
+    for records in runs:
+        run(declared, _TYPED, *records)
+        for record in [_TYPED, *records]:
+            before = newest.get(record["id"])
+            if not versioned or before is None or _version(record) >= _version(before):
+                newest[record["id"]] = record
+
+    found = [(row["order_id"], row["position"], row.get("sku"), row.get("qty")) for row in
+             database.rows("order_lines", order="order_id, position")]  # fmt: skip
+    assert found == [
+        (id_, position, item.get("sku"), item.get("qty"))
+        for id_, record in sorted(newest.items())
+        for position, item in enumerate(record.get("items") or (), 1)
+    ]
+
+
+def _version(record: dict[str, Any]) -> int:
+    return -1 if record["v"] is None else record["v"]
+
+
 # --- which rows have children ---------------------------------------------------------------------------------
 
 
@@ -276,7 +329,9 @@ def test_lists_of_structs_in_parquet_files_keep_their_types(duckdb_file: Backend
 
 def test_text_and_json_of_a_database_may_be_lists(duckdb_file: Backend, project: Path) -> None:
     with duckdb.connect(project / "shop.duckdb") as shop:
-        shop.execute("CREATE TABLE orders AS SELECT 1 AS id, '[{\"sku\": \"a\"}]'::JSON AS items, [{'n': 1}] AS parts")
+        shop.execute(
+            "CREATE TABLE orders AS SELECT 1::BIGINT AS id, '[{\"sku\": \"a\"}]'::JSON AS items, [{'n': 1}] AS parts"
+        )
         shop.execute("INSERT INTO orders VALUES (2, 'null', NULL)")
     tables = {**LINES, "order_parts": {"from": "parts", "keys": {"id": "order_id"}}}
     source = {"type": "database", "connection": "duckdb:///shop.duckdb", "table": "orders"}
@@ -284,10 +339,11 @@ def test_text_and_json_of_a_database_may_be_lists(duckdb_file: Backend, project:
     assert report.children == {"order_lines": 1, "order_parts": 1}
 
     (project / "orders.csv").write_text('id,items\n1,"[{""sku"": ""b""}]"\n2,none\n3,\n')
-    report = run_pipeline(pipeline(duckdb_file, "replace", source={"type": "file", "path": "orders.csv"}))
+    file = {"type": "file", "path": "orders.csv"}
+    report = run_pipeline(pipeline(duckdb_file, "replace", source=file, transform={"convert": {"id": "integer"}}))
     assert (report.loaded, report.quarantined) == (2, 1)
     assert report.rejected[0].broken[0].message.startswith("'none' is not JSON: ")
-    assert lines(duckdb_file) == [("1", 1, "b")]
+    assert lines(duckdb_file) == [(1, 1, "b")]
 
 
 def test_a_column_that_is_missing_is_an_error_unless_it_may_be(duckdb_file: Backend) -> None:
@@ -345,3 +401,127 @@ def test_very_long_lists_are_taken_apart_piece_by_piece(duckdb_file: Backend, pr
     found = duckdb_file.query("SELECT order_id, sum(n) AS n, bool_and(n = position - 1) AS placed FROM order_lines "
                               "GROUP BY order_id ORDER BY 1")  # fmt: skip
     assert [tuple(row.values()) for row in found] == [(0, 19_999_900_000, True), (1, 19_999_900_000, True)]
+
+
+# --- what is shown --------------------------------------------------------------------------------------------
+
+
+def test_a_preview_tells_how_many_rows_a_child_table_would_get(duckdb_file: Backend) -> None:
+    run(pipeline(duckdb_file), order(1, "a"))
+
+    rows = preview(pipeline(duckdb_file), 5)
+    assert [(row.outcome, row.result, row.children) for row in rows] == [("updated", {"id": 1}, {"order_lines": 1})]
+
+    get_settings().path("orders.ndjson").write_text('{"id": 1, "items": []}\n{"id": 2, "items": [1]}\n')
+    empty, broken = preview(pipeline(duckdb_file), 5)
+    assert (empty.outcome, empty.children) == ("updated", {})
+    assert (broken.outcome, broken.broken[0].message) == ("broken", "item 1 of the list is 1, not an object")
+
+
+def test_the_report_the_event_and_the_command_line_say_how_many_rows_a_child_table_got(
+    duckdb_file: Backend, project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = run(pipeline(duckdb_file), order(1, "a", "b"))
+    with closing(open_log(get_settings().events_url)) as log:
+        (event,) = [recorded.event for recorded in log.read(0, 10)]
+    assert event.data["children"] == report.children == {"order_lines": 2}
+    assert metadata(pipeline(duckdb_file), dg.AssetKey("shop"), report)["rows_of_order_lines"] == 2
+
+    show_report(report, as_json=False)
+    assert "\nchildren: order_lines     2\n" in capsys.readouterr().out
+    (project / "pipelines").mkdir()
+    written = pipeline(duckdb_file).model_dump(mode="json", by_alias=True, exclude_unset=True)
+    (project / "pipelines/orders.yaml").write_text(yaml.safe_dump(written))
+    assert answer(["preview", "orders"]) == 0
+    assert "order_lines: 2 rows" in capsys.readouterr().out
+
+
+# --- what a file may say --------------------------------------------------------------------------------------
+
+
+def child(column: str = "items", **more: Any) -> dict[str, Any]:
+    return {"from": column, "keys": {"id": "order_id"}} | more
+
+
+MERGE = {"write": "merge", "key": ["id"]}
+
+
+@pytest.mark.parametrize(
+    ("tables", "parts", "told"),
+    [
+        ({"orders": child()}, {}, "`orders` is a child table, too: 'orders'\n  hint: give one of them another name"),
+        ({"a": child(), "A": child("other")}, {}, "`a` is two child tables, but for upper and lower case"),
+        ({"a": child(), "b": child()}, {}, "`items` is the list of two child tables\n  hint: name one table"),
+        ({"a": child(keys={})}, {}, "`keys` is empty"),
+        ({"a": child(keys={"items": "x"})}, {}, "`items` is the list itself, so it cannot be one of `keys`"),
+        ({"a": child(keys={"id": "a", "b": "a"})}, {}, "`keys` is a mapping that names two columns 'a'"),
+        ({"a": child(position="order_id")}, {}, "`position` is 'order_id', which is one of `keys`, too"),
+        ({"a": child(keys={"id": "position"})}, {}, "`position` is 'position', which is one of `keys`, too"),
+        ({"a": {"from": "items"}}, {}, "`keys` is missing in `a`"),
+        ({"a": child()}, {"convert": {"items": "integer"}}, "`items` is converted to integer, which is no list"),
+        (
+            {"a": child()},
+            {"validate": {"items": {"required": True, "max_length": 9}}},
+            "`items` is a list, for which `validate` has only `required`\n  hint: leave out `max_length`",
+        ),
+        ({"a": child()}, {"destination": MERGE | {"history": True}}, "`history` with the child table a"),
+        (
+            {"a": child(keys={"customer": "customer"})},
+            {"destination": MERGE},
+            "`id` identifies a row, but the child table a does not have it\n  hint: add it to `keys` of a",
+        ),
+        (
+            {"a": child()},
+            {"destination": {"type": "file", "path": "lake/orders", "write": "append"}},
+            "`children` need a database, for the table a: 'file'\n  hint: leave them out, and the list stays JSON",
+        ),
+        (
+            {"a": child()},
+            {"partitions": {"by": "day", "every": "day", "start": "2024-01-01"}},
+            "a run replaces a partition, but a cannot tell its rows: 'day'\n  hint: add `day` to its `keys`",
+        ),
+        ({"a": child("itms")}, {}, "there is no such column: 'itms'\n  hint: did you mean `items`?"),
+        ({"a": child(keys={"ident": "order_id"})}, {}, "there is no such column: 'ident'"),
+    ],
+)
+def test_what_cannot_work_is_told_before_anything_runs(
+    project: Path, tables: dict[str, Any], parts: dict[str, Any], told: str
+) -> None:
+    destination = {"type": "database", "connection": "duckdb:///w.duckdb", "table": "orders", "write": "append"}
+    other = parts.get("destination", {})
+    rules = {name: parts[name] for name in ("convert", "validate") if name in parts}
+    columns = ["id", "customer", "day", "items", "other", "b"]
+    source = {"type": "database", "connection": "sqlite:///shop.db", "table": "orders", "columns": columns}
+    declared: dict[str, Any] = {
+        "description": "Orders",
+        "source": source,
+        "transform": {**rules, "children": tables},
+        "destination": other if "type" in other else destination | other,
+    }
+    if "partitions" in parts:
+        declared["partitions"] = parts["partitions"]
+    file = project / "orders.yaml"
+    file.write_text(yaml.safe_dump(declared, sort_keys=False))
+
+    assert [told in str(problem) for problem in check([file])] == [True]
+
+
+def test_what_can_work_is_no_mistake(project: Path) -> None:
+    file = project / "orders.yaml"
+    file.write_text(
+        """
+        description: Orders
+        source:
+          {type: database, connection: "sqlite:///shop.db", table: orders, columns: [id, day, box, notes, raw]}
+        transform:
+          convert: {raw: json}
+          validate: {notes: {required: true, type: json}}
+          derive: {extra: notes}
+          children:
+            lines: {from: box.items, keys: {id: order_id, extra: note}}
+            shop.notes: {from: notes, keys: {id: order_id}}
+            raws: {from: raw, keys: {id: order_id}}
+        destination: {type: database, connection: "duckdb:///w.duckdb", table: orders, write: merge, key: [id]}
+        """.replace("\n        ", "\n")
+    )
+    assert [str(problem) for problem in check([file])] == []

@@ -11,7 +11,17 @@ from typing import Any
 
 import pytest
 
-from tests.etl.crashing import advance, die_at_step, in_environment, open_orders, run_until
+from tests.etl.crashing import (
+    ROWS,
+    advance,
+    children_of,
+    die_at_step,
+    in_environment,
+    open_family,
+    open_orders,
+    run_family_until,
+    run_until,
+)
 from tests.etl.destinations.backends import S3, SQL, Backend, make_backend
 
 RUNS = int(os.environ.get("PIVOTAL_CRASH_RUNS", "5"))
@@ -46,6 +56,25 @@ def test_a_run_killed_at_any_moment_and_started_again_ends_as_if_undisturbed(
         _assert_whole(backend, write)
         _seconds(_start(run_until, backend, write, cursor))
         _assert_whole(backend, write, cursor)
+
+
+@pytest.mark.timeout(120 + 5 * RUNS)
+@pytest.mark.parametrize("kind", ["postgres", "mariadb"])
+def test_killed_at_any_moment_rows_and_their_children_are_of_the_same_run(
+    kind: str, request: pytest.FixtureRequest
+) -> None:
+    backend = make_backend(kind, request)
+    write = random.choice(["replace", "merge"])
+    needed = _seconds(_start(run_family_until, backend, write, 2))
+
+    for number in range(1, max(2, RUNS // 2)):
+        cursor = 2 * (number + 1)
+        running = _start(run_family_until, backend, write, cursor)
+        time.sleep(random.uniform(0, needed))  # the moment is what is tested
+        _kill(running)
+        _assert_one_family(backend, write)
+        _seconds(_start(run_family_until, backend, write, cursor))
+        _assert_one_family(backend, write, cursor)
 
 
 @pytest.mark.parametrize("write", ["append", "replace"])
@@ -98,6 +127,15 @@ def _assert_whole(backend: Backend, write: str, cursor: int | None = None) -> No
     advance(twin, state["cursor"])
     assert backend.rows("orders", order="id, run") == backend.rows("twin", order="id, run")
     assert _bad(destination) == _bad(twin)
+
+
+def _assert_one_family(backend: Backend, write: str, cursor: int | None = None) -> None:
+    state: Any = open_family(backend, write).state()
+    assert cursor is None or state == {"cursor": cursor}
+    run = state["cursor"] - 1
+    assert [(row["id"], row["run"]) for row in backend.rows()] == [(id_, run) for id_ in range(4 * ROWS)]
+    lines = [tuple(row.values()) for row in backend.rows("order_lines", order="order_id, position")]
+    assert lines == [(id_, place, run) for id_ in range(4 * ROWS) for place in range(children_of(id_, run))]
 
 
 def _bad(destination: Any) -> list[tuple[Any, ...]]:
