@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from pathlib import Path
@@ -46,11 +47,12 @@ def open_duckdb(
         read_only: Open it for reading only.
 
     Raises:
-        error: Another process holds it for too long.
+        error: The file is something else, or another process holds it for too long.
         duckdb.Error: It cannot be opened for another reason.
     """
     import duckdb
 
+    _check_is_duckdb(path, label, error)
     deadline, pause = time.monotonic() + get_settings().lock_timeout, _FIRST_PAUSE
     while True:
         try:
@@ -63,6 +65,21 @@ def open_duckdb(
                 raise held(label, holder[1] if holder else "another process", error) from None
         time.sleep(pause)
         pause = min(pause * 2, _LONGEST_PAUSE)
+
+
+def _check_is_duckdb(path: Path, label: str, error: type[PivotalError]) -> None:
+    """Lets a file pass that has DuckDB's mark (https://duckdb.org/docs/stable/internals/storage).
+
+    DuckDB opens files of data (CSV, JSON, Parquet), too, but as a database in memory: what is written is gone with it.
+    """
+    if not path.is_file() or not os.access(path, os.R_OK):
+        return
+    with path.open("rb") as file:
+        head = file.read(16)
+    if head and head[8:12] != b"DUCK":
+        sqlite = head.startswith(b"SQLite format 3")
+        hint = "write sqlite:///..., which it is" if sqlite else "the file is something else: name another one"
+        raise error(f"{label}: is not a DuckDB database", hint=hint)
 
 
 def held(label: str, holder: str, error: type[E]) -> E:

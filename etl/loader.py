@@ -61,7 +61,7 @@ def check(paths: Sequence[Path]) -> list[Problem]:
     Args:
         paths: Files, and folders of files.
     """
-    from etl import references
+    from etl import connections, references
 
     files, problems = _read_all(paths)
     for path in paths:
@@ -71,6 +71,7 @@ def check(paths: Sequence[Path]) -> list[Problem]:
         problems += file.problems
         if file.document:
             problems += references.find_problems(file.document, None if file.problems else file.pipeline)
+            problems += connections.find_problems(file.document, file.pipeline) if file.pipeline else []
     return sorted(problems)
 
 

@@ -215,8 +215,6 @@ def _refused(label: str, error: duckdb.Error) -> DestinationError:
         hint, retryable = "the disk is full: free some space, then run again", True
     elif "Permission denied" in text or "read-only" in text:
         hint = "the user that runs this needs the right to write there"
-    elif "not a valid DuckDB database" in text:
-        hint = "the file is something else: name another one"
     elif isinstance(error, duckdb.OutOfMemoryException):
         hint = "a primary key of that many rows needs more memory: use PostgreSQL, or `write: append` without `key`"
     return DestinationError(f"{label}: {' '.join(text.split())}", hint=hint, retryable=retryable)

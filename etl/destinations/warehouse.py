@@ -24,6 +24,7 @@ from typing import Literal, Protocol, Self
 import pyarrow as pa
 
 from errors import DestinationError
+from etl.connections import kind_of
 from etl.stream import BadRow, Loaded, Quarantined, State
 
 VALID_FROM, VALID_TO, IS_CURRENT = "valid_from", "valid_to", "is_current"
@@ -206,7 +207,7 @@ def open_warehouse(url: str) -> Warehouse:
     Raises:
         DestinationError: The URL is of none of these kinds, or cannot be read.
     """
-    kind = url.partition(":")[0].partition("+")[0]
+    kind = kind_of(url, DestinationError)
     if kind == "duckdb":
         from etl.destinations import duckdb
 

@@ -19,6 +19,7 @@ from textwrap import shorten
 import pyarrow as pa
 
 from errors import SourceError
+from etl.connections import kind_of
 from etl.embedded import database_file
 from etl.incremental import Edge, earlier, is_number, start_text
 from etl.partitions import Partition
@@ -57,7 +58,7 @@ class Database:
             SourceError: The table, a column or the query is wrong.
         """
         url = resolve(self._source.connection)
-        if _kind(url) not in _FILES or not database_file(url, SourceError).is_file():
+        if kind_of(url, SourceError) not in _FILES or not database_file(url, SourceError).is_file():
             return None
         with closing(_connect(url)) as connection:
             return [column.name for column in _Plan(self._source, connection, self._partition).columns]
@@ -81,12 +82,8 @@ class Database:
         return reading
 
 
-def _kind(url: str) -> str:
-    return url.partition(":")[0].partition("+")[0]
-
-
 def _connect(url: str) -> Connection:
-    match _kind(url):
+    match kind_of(url, SourceError):
         case "sqlite":
             from etl.sources.sqlite import SQLite
 

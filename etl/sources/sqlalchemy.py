@@ -25,10 +25,12 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.pool import NullPool
 
 from errors import SourceError
+from etl.connections import HINT
 from etl.incremental import is_number
 from etl.sources.connection import REFUSED, Column, nearest
 from settings import get_settings
 
+_KNOWN = ["postgresql", "sqlite", "duckdb", "mariadb", "mysql", "oracle", "mssql"]
 _ROWS = 5_000  # rows that are Python objects at one time
 _SNAPSHOTS = {"mysql", "mariadb"}  # where a transaction sees what was there when it began to read
 
@@ -88,7 +90,7 @@ class SqlAlchemy:
     text = "{}"
 
     def __init__(self, url: str) -> None:
-        self._engine, self._shown = _engine(url)
+        self._engine, self._shown = open_engine(url)
         self._cursor: Any = None
         self._tables: dict[str, tuple[str | None, str]] = {}
         self._types: dict[str, pa.DataType | None] = {}
@@ -214,18 +216,28 @@ class SqlAlchemy:
             raise SourceError(f"{self._shown}: {error}") from None
 
 
-def _engine(url: str) -> tuple[Engine, str]:
-    """SQLAlchemy's engine, and the URL without user and password."""
+def open_engine(url: str) -> tuple[Engine, str]:
+    """SQLAlchemy's engine, which has no connection yet, and the URL without user and password.
+
+    Raises:
+        SourceError: The URL cannot be used, or its driver is not installed.
+    """
     try:
         address = make_url(url)
         options = {"read_timeout": get_settings().read_timeout} if address.drivername.endswith("pymysql") else {}
         engine = create_engine(address, poolclass=NullPool, connect_args=options)
-    except (exc.ArgumentError, exc.NoSuchModuleError) as error:
+    except exc.NoSuchModuleError:
+        name = address.drivername
         raise SourceError(
-            f"the connection URL cannot be used: {error}", hint="write dialect+driver://user:password@host/database"
+            f"there is no database or driver called {name}", hint=nearest(name, _KNOWN, "there are")
         ) from None
+    except (exc.ArgumentError, ValueError):
+        raise SourceError("the connection's URL cannot be read", hint=HINT) from None
     except ImportError as error:
-        raise SourceError(f"the connection's driver is missing: {error}", hint="install it with pip") from None
+        instead = f"write {address.get_backend_name()}+pymysql://..." if error.name == "MySQLdb" else ""
+        raise SourceError(
+            f"{address.drivername}: its driver is not installed: {error}", hint=instead or f"pip install {error.name}"
+        ) from None
     return engine, f"{address.drivername}://{address.host or ''}/{address.database or ''}"
 
 

@@ -140,5 +140,5 @@ def test_a_file_of_something_else_is_named(tmp_path: Path, backend: Backend) -> 
     with pytest.raises(DestinationError) as error:
         backend.destination().state()
 
-    assert "not a valid DuckDB database" in error.value.message
+    assert "is not a DuckDB database" in error.value.message
     assert error.value.hint == "the file is something else: name another one"

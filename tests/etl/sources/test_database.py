@@ -242,9 +242,9 @@ def test_a_run_that_fails_is_resumed_from_the_old_state(database: str) -> None:
     [
         ("postgresql://user:s3cret@127.0.0.1:1/db", "postgresql://127.0.0.1:1/db: "),
         ("mysql+pymysql://user:s3cret@127.0.0.1:1/db", "mysql+pymysql://127.0.0.1/db: "),
-        ("nosuchthing://user:s3cret@host/db", "the connection URL cannot be used"),
-        ("s3cret", "the connection URL cannot be used"),
-        ("oracle+oracledb://user:s3cret@host/db", "the connection's driver is missing"),
+        ("nosuchthing://user:s3cret@host/db", "there is no database or driver called nosuchthing"),
+        ("s3cret", "the connection is no URL"),
+        ("oracle+oracledb://user:s3cret@host/db", "oracle+oracledb: its driver is not installed"),
     ],
 )
 def test_a_connection_that_fails_does_not_show_its_password(url: str, message: str) -> None:

@@ -146,5 +146,5 @@ def test_a_file_that_another_process_holds_is_waited_for(folder: Path, monkeypat
 
 def test_a_file_that_is_something_else_is_told(folder: Path) -> None:
     (folder / "shop.db").write_text("text")
-    with pytest.raises(SourceError, match="not a valid DuckDB database"):
+    with pytest.raises(SourceError, match="is not a DuckDB database"):
         read(table())
