@@ -56,9 +56,9 @@ def expanded(record: Record, paths: list[str], find: Callable[[str], Record | No
     return record
 
 
-def subscription_of(invoice: Record) -> str:
-    """Where an invoice has its subscription's id since API version 2025-03-31."""
-    return str(invoice["parent"]["subscription_details"]["subscription"])
+def subscription_of(invoice: Record) -> str | None:
+    """Where an invoice has its subscription's id, if it has one, since API version 2025-03-31."""
+    return invoice["parent"] and str(invoice["parent"]["subscription_details"]["subscription"])
 
 
 def _limit(form: Form) -> int:

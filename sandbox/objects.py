@@ -18,6 +18,7 @@ _CLASSES = {
     "event": "Event",
     "invoice": "Invoice",
     "line_item": "InvoiceLineItem",
+    "payment_method": "PaymentMethod",
     "plan": "Plan",
     "price": "Price",
     "product": "Product",
@@ -30,6 +31,18 @@ _LEFT_OUT = {
     "invoice_credit_balance", "managed_payments", "payments", "presentment_details", "previous_attributes", "sources",
     "status_details", "subscriptions", "tax", "tax_ids", "tiers",
 }  # fmt: skip
+
+
+_OF_A_CARD = {
+    "id", "object", "allow_redisplay", "billing_details", "card", "created", "customer", "customer_account", "livemode",
+    "metadata", "type",
+}  # fmt: skip
+"""What a payment method has that is a card: Stripe leaves out what belongs to other types."""
+
+TOTALS = (
+    "subtotal", "total", "amount_due", "amount_remaining", "subtotal_excluding_tax", "total_excluding_tax",
+)  # fmt: skip
+"""The fields of an invoice that are the sum of its lines, as long as nothing is paid and there are no taxes."""
 
 
 def whole(kind: str, **values: Any) -> Record:  # noqa: ANN401  (JSON)
@@ -47,7 +60,7 @@ def whole(kind: str, **values: Any) -> Record:  # noqa: ANN401  (JSON)
     return {
         name: named[name] if name in named else _nothing(kind, name, hint)
         for name, hint in fields.items()
-        if name in named or not (name in _LEFT_OUT or typing.get_origin(hint) is typing.ClassVar)
+        if name in named or not (_is_left_out(kind, name) or typing.get_origin(hint) is typing.ClassVar)
     }
 
 
@@ -102,46 +115,48 @@ def subscription(id_: str, customer: str, given: Record, items: list[Record], tr
     )
 
 
-def invoice(id_: str, customer: Record, subscription: Record, lines: list[Record], reason: str, now: int) -> Record:
-    """A subscription's invoice, finalized and open; the subscription is under `parent` since 2025-03-31."""
+def invoice(id_: str, customer: Record, terms: Record, lines: list[Record], reason: str, now: int) -> Record:
+    """A draft. The terms may be a subscription's, which is under `parent` since 2025-03-31."""
     total = sum(line["amount"] for line in lines)
-    due = subscription["days_until_due"]
+    due = terms["days_until_due"]
+    of_subscription = "id" in terms
     return whole(
         "invoice",
         id=id_,
         created=now,
-        effective_at=now,
-        number=f"{customer['invoice_prefix']}-{customer['next_invoice_sequence']:04}",
-        status="open",
+        status="draft",
         customer=customer["id"],
         **{f"customer_{name}": customer[name] for name in ("address", "email", "name", "phone", "tax_exempt")},
         account_country="US",
         account_name="Sandbox",
-        currency=subscription["currency"],
+        currency=terms["currency"],
         billing_reason=reason,
-        collection_method=subscription["collection_method"],
+        collection_method=terms["collection_method"],
         due_date=None if due is None else now + due * 86_400,
         period_start=now,
         period_end=now,
         lines=listed(f"/v1/invoices/{id_}/lines", lines) | {"total_count": len(lines)},
-        parent={
-            "quote_details": None,
-            "subscription_details": {"metadata": subscription["metadata"], "subscription": subscription["id"]},
-            "type": "subscription_details",
-        },
-        attempt_count=0 if due is not None else 1,
-        attempted=due is None,
+        parent=_parent(terms) if of_subscription else None,
+        attempt_count=1 if due is None and of_subscription else 0,
+        attempted=due is None and of_subscription,
         auto_advance=True,
-        **dict.fromkeys(("subtotal", "total", "amount_due", "amount_remaining"), total),
-        **dict.fromkeys(("subtotal_excluding_tax", "total_excluding_tax"), total),
+        **dict.fromkeys(TOTALS, total),
         **dict.fromkeys(("amount_paid", "amount_overpaid", "amount_shipping", "starting_balance"), 0),
         **dict.fromkeys(("post_payment_credit_notes_amount", "pre_payment_credit_notes_amount"), 0),
         ending_balance=0,
         automatic_tax=_none("disabled_reason", "liability", "provider", "status") | {"enabled": False},
         issuer={"type": "self"},
         payment_settings=_none("default_mandate", "payment_method_options", "payment_method_types"),
-        status_transitions=_none("marked_uncollectible_at", "paid_at", "voided_at") | {"finalized_at": now},
+        status_transitions=_none("finalized_at", "marked_uncollectible_at", "paid_at", "voided_at"),
     )
+
+
+def _parent(subscription: Record) -> Record:
+    return {
+        "quote_details": None,
+        "subscription_details": {"metadata": subscription["metadata"], "subscription": subscription["id"]},
+        "type": "subscription_details",
+    }
 
 
 def line_item(id_: str, invoice: str, item: Record, product: str, *, free: bool) -> Record:
@@ -176,6 +191,36 @@ def line_item(id_: str, invoice: str, item: Record, product: str, *, free: bool)
     )
 
 
+def manual_line(
+    ids: tuple[str, str], draft: Record, given: Record, sum_of: tuple[int, int], price: Record | None, now: int
+) -> Record:
+    """A line that was added to a draft by hand; `ids` are its own and its item's, `sum_of` amount and quantity."""
+    amount, quantity = sum_of
+    of = _none("price", "product") if price is None else {"price": price["id"], "product": price["product"]}
+    each = str(Decimal(amount) / quantity)
+    return whole(
+        "line_item",
+        id=ids[0],
+        invoice=draft["id"],
+        amount=amount,
+        subtotal=amount,
+        currency=draft["currency"],
+        description=given.get("description"),
+        discountable=True,
+        metadata=given.get("metadata") or {},
+        period={"start": now, "end": now},
+        parent={
+            "invoice_item_details": _none("proration_details", "subscription")
+            | {"invoice_item": ids[1], "proration": False},
+            "subscription_item_details": None,
+            "type": "invoice_item_details",
+        },
+        pricing={"price_details": of, "type": "price_details", "unit_amount_decimal": each},
+        quantity=quantity,
+        quantity_decimal=str(Decimal(quantity)),
+    )
+
+
 def period_end(start: int, price: Record) -> int:
     """When a period that starts at `start` ends (seconds since 1970); the 31st becomes a short month's last day."""
     interval, times = price["recurring"]["interval"], price["recurring"]["interval_count"]
@@ -194,6 +239,10 @@ def _plan(price: Record) -> Record:
     recurring = {name: price["recurring"][name] for name in ("interval", "interval_count", "usage_type")}
     amounts = {"amount": price["unit_amount"], "amount_decimal": price["unit_amount_decimal"]}
     return whole("plan", **{name: price[name] for name in names}, **recurring, **amounts)
+
+
+def _is_left_out(kind: str, name: str) -> bool:
+    return name in _LEFT_OUT or (kind == "payment_method" and name not in _OF_A_CARD)
 
 
 def _none(*names: str) -> Record:

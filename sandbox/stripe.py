@@ -234,7 +234,7 @@ OPERATIONS = (
     Operation(
         "POST", "/v1/customers/{id}", "CustomerUpdateParams",
         lambda account, id_, form: account.update_customer(id_, form),
-        _knows("email", "name", "phone", "description"),
+        _knows("email", "name", "phone", "description", "invoice_settings.default_payment_method"),
     ),
     Operation(
         "DELETE", "/v1/customers/{id}", "CustomerDeleteParams",
@@ -243,6 +243,23 @@ OPERATIONS = (
     ),
     _get("customer", "CustomerRetrieveParams"),
     _list("customer", "CustomerListParams", "created", "email"),
+    Operation(
+        "POST", "/v1/payment_methods", "PaymentMethodCreateParams",
+        lambda account, _, form: account.create_payment_method(form),
+        _knows("type", "card", "billing_details"),
+    ),
+    Operation(
+        "POST", "/v1/payment_methods/{id}/attach", "PaymentMethodAttachParams",
+        lambda account, id_, form: account.attach_payment_method(id_, form),
+        frozenset({"expand", "customer"}),
+    ),
+    Operation(
+        "POST", "/v1/payment_methods/{id}/detach", "PaymentMethodDetachParams",
+        lambda account, id_, _: account.detach_payment_method(id_),
+        frozenset({"expand"}),
+    ),
+    _get("payment_method", "PaymentMethodRetrieveParams"),
+    _list("payment_method", "PaymentMethodListParams", "customer", "type"),
     Operation(
         "POST", "/v1/products", "ProductCreateParams",
         lambda account, _, form: account.create_product(form),
@@ -265,6 +282,12 @@ OPERATIONS = (
                "days_until_due", "description", "payment_behavior"),
     ),
     Operation(
+        "POST", "/v1/subscriptions/{id}", "SubscriptionUpdateParams",
+        lambda account, id_, form: account.update_subscription(id_, form),
+        _knows("items.id", "items.price", "items.quantity", "items.metadata", "items.deleted", "cancel_at_period_end",
+               "description", "days_until_due", "proration_behavior"),
+    ),
+    Operation(
         "DELETE", "/v1/subscriptions/{id}", "SubscriptionCancelParams",
         lambda account, id_, form: account.cancel_subscription(id_, form),
         frozenset({"expand", "cancellation_details.comment", "cancellation_details.feedback"}),
@@ -272,9 +295,30 @@ OPERATIONS = (
     _get("subscription", "SubscriptionRetrieveParams"),
     _list("subscription", "SubscriptionListParams", "created", "customer", "price", "status", "collection_method"),
     Operation(
+        "POST", "/v1/invoices", "InvoiceCreateParams",
+        lambda account, _, form: account.create_invoice(form),
+        _knows("customer", "collection_method", "days_until_due", "description", "currency", "auto_advance"),
+    ),
+    Operation(
+        "POST", "/v1/invoices/{id}/add_lines", "InvoiceAddLinesParams",
+        lambda account, id_, form: account.add_lines(id_, form),
+        frozenset({"expand", "lines.amount", "lines.description", "lines.quantity", "lines.metadata",
+                   "lines.pricing.price"}),
+    ),
+    Operation(
+        "POST", "/v1/invoices/{id}/finalize", "InvoiceFinalizeInvoiceParams",
+        lambda account, id_, _: account.finalize_invoice(id_),
+        frozenset({"expand"}),
+    ),
+    Operation(
         "POST", "/v1/invoices/{id}/pay", "InvoicePayParams",
         lambda account, id_, form: account.pay_invoice(id_, form),
-        frozenset({"expand", "paid_out_of_band"}),
+        frozenset({"expand", "paid_out_of_band", "payment_method"}),
+    ),
+    Operation(
+        "POST", "/v1/invoices/{id}/void", "InvoiceVoidInvoiceParams",
+        lambda account, id_, _: account.void_invoice(id_),
+        frozenset({"expand"}),
     ),
     _get("invoice", "InvoiceRetrieveParams"),
     _list("invoice", "InvoiceListParams", "created", "customer", "status", "subscription", "collection_method"),

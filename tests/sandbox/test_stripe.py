@@ -127,6 +127,86 @@ def test_a_canceled_subscription_cannot_be_canceled_again_and_leaves_the_usual_l
     assert len(sdk.v1.subscriptions.list({"status": "canceled"}).data) == 1
 
 
+def test_a_card_is_made_attached_listed_and_detached_for_good(sdk: stripe.StripeClient) -> None:
+    ada = sdk.v1.customers.create({}).id
+    card = sdk.v1.payment_methods.create({"type": "card", "card": {"token": "tok_visa"}})
+    assert (card.customer, card.card and card.card.last4) == (None, "4242")
+    assert sdk.v1.payment_methods.attach(card.id, {"customer": ada}).customer == ada
+    sdk.v1.customers.update(ada, {"invoice_settings": {"default_payment_method": card.id}})
+    assert [each.id for each in sdk.v1.payment_methods.list({"customer": ada, "type": "card"}).data] == [card.id]
+    assert sdk.v1.payment_methods.detach(card.id).customer is None
+    assert sdk.v1.payment_methods.list({"customer": ada}).data == []
+    settings = sdk.v1.customers.retrieve(ada).invoice_settings
+    assert settings is not None
+    assert settings.default_payment_method is None
+    with pytest.raises(stripe.InvalidRequestError, match="was detached from a Customer"):
+        sdk.v1.payment_methods.attach(card.id, {"customer": ada})
+    with pytest.raises(stripe.CardError):
+        sdk.v1.payment_methods.attach("pm_card_chargeDeclined", {"customer": ada})
+
+
+def test_a_subscription_changes_its_items_and_ends_with_its_period(
+    served: Running, sdk: stripe.StripeClient, price: stripe.Price
+) -> None:
+    subscription = subscribe(sdk, price)
+    item = subscription["items"].data[0]
+    changed = sdk.v1.subscriptions.update(
+        subscription.id, {"items": [{"id": item.id, "quantity": 5}, {"price": price.id}], "metadata": {"seats": "5"}}
+    )
+    assert [each.quantity for each in changed["items"].data] == [5, 1]
+    fewer = sdk.v1.subscriptions.update(subscription.id, {"items": [{"id": item.id, "deleted": True}]})
+    assert [each.quantity for each in fewer["items"].data] == [1]
+    assert fewer["items"].data[0].current_period_end == item.current_period_end
+    ending = sdk.v1.subscriptions.update(subscription.id, {"cancel_at_period_end": True})
+    assert (ending.status, ending.cancel_at) == ("active", item.current_period_end)
+    assert sdk.v1.subscriptions.update(subscription.id, {"cancel_at_period_end": False}).cancel_at is None
+    sdk.v1.subscriptions.update(subscription.id, {"cancel_at_period_end": True})
+    served.sandbox.stripe.account.renew_subscription(subscription.id)
+    assert sdk.v1.subscriptions.retrieve(subscription.id).status == "canceled"
+    events = sdk.v1.events.list({"types": ["customer.subscription.updated"], "limit": 100}).data
+    assert plain(events[-1].data.previous_attributes)["metadata"] == {}
+
+
+def test_an_invoice_is_drafted_filled_finalized_and_paid(sdk: stripe.StripeClient) -> None:
+    product = sdk.v1.products.create({"name": "Chair"})
+    once = sdk.v1.prices.create({"product": product.id, "currency": "usd", "unit_amount": 500})
+    ada = sdk.v1.customers.create({**CARD}).id
+    draft = sdk.v1.invoices.create({"customer": ada, "description": "Thank you", "metadata": {"order": "7"}})
+    assert (draft.status, draft.number, draft.total, draft.parent) == ("draft", None, 0, None)
+    filled = sdk.v1.invoices.add_lines(
+        draft.id,
+        {"lines": [{"amount": 1200, "description": "Advice"}, {"pricing": {"price": once.id}, "quantity": 3}]},
+    )
+    assert [(line.description, line.amount) for line in filled.lines.data] == [("Advice", 1200), ("Chair", 1500)]
+    opened = sdk.v1.invoices.finalize_invoice(draft.id)
+    assert (opened.status, opened.total, opened.amount_remaining) == ("open", 2700, 2700)
+    assert opened.number
+    paid = sdk.v1.invoices.pay(draft.id)
+    assert (paid.status, paid.amount_paid, paid.amount_remaining) == ("paid", 2700, 0)
+    kinds = [event.type for event in sdk.v1.events.list({"type": "invoice.*"}).data]
+    assert kinds == [f"invoice.{what}" for what in ("payment_succeeded", "paid", "finalized", "updated", "created")]
+
+
+def test_an_invoice_that_asks_for_nothing_is_paid_when_it_is_finalized(sdk: stripe.StripeClient) -> None:
+    draft = sdk.v1.invoices.create({"customer": sdk.v1.customers.create({}).id})
+    assert sdk.v1.invoices.finalize_invoice(draft.id).status == "paid"
+
+
+def test_an_open_invoice_is_voided_and_another_card_can_pay(sdk: stripe.StripeClient) -> None:
+    ada = sdk.v1.customers.create({**BAD_CARD}).id
+    card = sdk.v1.payment_methods.attach("pm_card_visa", {"customer": ada}).id
+    ids = []
+    for _ in range(2):
+        draft = sdk.v1.invoices.create({"customer": ada, "collection_method": "send_invoice", "days_until_due": 30})
+        sdk.v1.invoices.add_lines(draft.id, {"lines": [{"amount": 100}]})
+        ids.append(sdk.v1.invoices.finalize_invoice(draft.id).id)
+    voided = sdk.v1.invoices.void_invoice(ids[0])
+    assert (voided.status, voided.due_date) == ("void", voided.created + 30 * 86_400)
+    with pytest.raises(stripe.CardError):
+        sdk.v1.invoices.pay(ids[1])
+    assert sdk.v1.invoices.pay(ids[1], {"payment_method": card}).status == "paid"
+
+
 def test_deleting_a_customer_ends_its_subscriptions(sdk: stripe.StripeClient, price: stripe.Price) -> None:
     subscription = subscribe(sdk, price)
     sdk.v1.customers.delete(str(subscription.customer))
@@ -224,6 +304,8 @@ ONE_TIME, ENDED = "(one-time price)", "(ended subscription)"
 PAID, CARDLESS = "(paid invoice)", "(customer without a card)"
 PRICE, CUSTOMER, PRODUCT = "(price)", "(customer)", "(product)"
 OLD, EURO = "(inactive price)", "(price in euros)"
+ACTIVE, ITEM, DRAFT = "(active subscription)", "(its item)", "(draft)"
+CARD_OF_ANOTHER, LOOSE_CARD = "(another's card)", "(card of nobody)"
 
 UNKNOWN, MISSING, NOTHING = "parameter_unknown", "parameter_missing", "resource_missing"
 NO_INTEGER = "parameter_invalid_integer"
@@ -292,6 +374,60 @@ WRONG: list[tuple[str, str, dict[str, str], tuple[int, str | None, str | None, s
      (400, MISSING, "days_until_due", "Missing required")),
     ("POST", "/v1/subscriptions", {"customer": CUSTOMER, "items[0][price]": PRICE, "quantity": "2"},
      (400, UNKNOWN, "quantity", "Received unknown")),
+    ("POST", "/v1/customers", {"invoice_settings[default_payment_method]": CARD_OF_ANOTHER},
+     (400, NOTHING, "invoice_settings[default_payment_method]", "does not have a payment method")),
+    ("POST", f"/v1/customers/{CARDLESS}", {"invoice_settings[default_payment_method]": CARD_OF_ANOTHER},
+     (400, NOTHING, "invoice_settings[default_payment_method]", "must be attached to the customer")),
+    ("POST", "/v1/payment_methods", {}, (400, MISSING, "type", "Missing required param: type")),
+    ("POST", "/v1/payment_methods", {"type": "card"}, (400, MISSING, "card", "Missing required param: card")),
+    ("POST", "/v1/payment_methods", {"type": "cheque"}, (400, None, "type", "must be one of")),
+    ("POST", "/v1/payment_methods", {"type": "sepa_debit"}, (400, None, "type", "The sandbox does not act on")),
+    ("POST", "/v1/payment_methods", {"type": "card", "card[number]": "4242424242424242"},
+     (402, None, None, "Sending credit card numbers directly")),
+    ("POST", "/v1/payment_methods", {"type": "card", "card[token]": "tok_0"},
+     (400, NOTHING, "card[token]", "No such token: 'tok_0'")),
+    ("POST", "/v1/payment_methods/pm_card_visa/attach", {}, (400, MISSING, "customer", "Missing required")),
+    ("POST", "/v1/payment_methods/pm_card_visa/attach", {"customer": "cus_0"},
+     (400, NOTHING, "customer", "No such customer")),
+    ("POST", "/v1/payment_methods/pm_0/attach", {"customer": CUSTOMER}, (404, NOTHING, "id", "No such PaymentMethod")),
+    ("POST", f"/v1/payment_methods/{CARD_OF_ANOTHER}/attach", {"customer": CARDLESS},
+     (400, None, None, "has already been attached to a customer")),
+    ("POST", f"/v1/payment_methods/{LOOSE_CARD}/detach", {}, (400, None, None, "is not attached to a customer")),
+    ("POST", f"/v1/payment_methods/{LOOSE_CARD}/detach", {"customer": CUSTOMER},
+     (400, UNKNOWN, "customer", "Received unknown")),
+    ("POST", f"/v1/subscriptions/{ENDED}", {"description": "x"}, (400, None, None, "A canceled subscription can only")),
+    ("POST", f"/v1/subscriptions/{ACTIVE}", {"quantity": "2"}, (400, UNKNOWN, "quantity", "Received unknown")),
+    ("POST", f"/v1/subscriptions/{ACTIVE}", {"items[0][id]": "si_0", "items[0][quantity]": "2"},
+     (400, NOTHING, "items[0][id]", "No such subscription_item: 'si_0'")),
+    ("POST", f"/v1/subscriptions/{ACTIVE}", {"items[0][quantity]": "2"},
+     (400, MISSING, "items[0][price]", "Missing required")),
+    ("POST", f"/v1/subscriptions/{ACTIVE}", {"items[0][id]": ITEM, "items[0][deleted]": "true"},
+     (400, None, "items", "must have at least one active plan")),
+    ("POST", f"/v1/subscriptions/{ACTIVE}", {"items[0][id]": ITEM, "items[0][price]": EURO},
+     (400, None, "items[0][price]", "doesn't match the expected currency")),
+    ("POST", f"/v1/subscriptions/{ACTIVE}", {"proration_behavior": "always_invoice"},
+     (400, None, "proration_behavior", "The sandbox makes no prorations")),
+    ("POST", f"/v1/subscriptions/{ACTIVE}", {"cancel_at_period_end": "soon"},
+     (400, "parameter_invalid_boolean", "cancel_at_period_end", "Invalid boolean")),
+    ("POST", "/v1/subscriptions/sub_0", {"description": "x"}, (404, NOTHING, "id", "No such subscription: 'sub_0'")),
+    ("POST", "/v1/invoices", {}, (400, MISSING, "customer", "Missing required")),
+    ("POST", "/v1/invoices", {"customer": CUSTOMER, "collection_method": "send_invoice"},
+     (400, MISSING, "days_until_due", "Missing required")),
+    ("POST", "/v1/invoices", {"customer": CUSTOMER, "lines[0][amount]": "5"},
+     (400, UNKNOWN, "lines", "Received unknown")),
+    ("POST", f"/v1/invoices/{DRAFT}/add_lines", {}, (400, MISSING, "lines", "Missing required")),
+    ("POST", f"/v1/invoices/{DRAFT}/add_lines", {"lines[0][description]": "x"},
+     (400, None, "lines[0]", "either `amount` or `pricing[price]`")),
+    ("POST", f"/v1/invoices/{DRAFT}/add_lines", {"lines[0][pricing][price]": PRICE},
+     (400, None, "lines[0][pricing][price]", "only accepts prices with `type=one_time`")),
+    ("POST", f"/v1/invoices/{PAID}/add_lines", {"lines[0][amount]": "5"},
+     (400, "invoice_not_editable", None, "no longer editable")),
+    ("POST", f"/v1/invoices/{PAID}/finalize", {}, (400, None, None, "already finalized")),
+    ("POST", f"/v1/invoices/{PAID}/void", {}, (400, None, None, "This invoice isn't open")),
+    ("POST", f"/v1/invoices/{DRAFT}/void", {}, (400, None, None, "This invoice isn't open")),
+    ("POST", f"/v1/invoices/{DRAFT}/pay", {}, (400, None, None, "This invoice is a draft")),
+    ("POST", "/v1/invoices/in_0/void", {}, (404, NOTHING, "id", "No such invoice: 'in_0'")),
+    ("GET", "/v1/invoices", {"status": "late"}, (400, None, "status", "must be one of")),
     ("DELETE", f"/v1/subscriptions/{ENDED}", {}, (404, NOTHING, "id", "No such subscription")),
     ("POST", f"/v1/invoices/{PAID}/pay", {}, (400, None, None, "Invoice is already paid")),
     ("GET", "/v1/events", {"type": "a", "types[]": "b"}, (400, None, "type", "You may only specify one")),
@@ -311,7 +447,13 @@ def things(served: Running) -> dict[str, str]:
     customer = account.create_customer({**CARD})["id"]
     subscription = account.create_subscription({"customer": customer, "items": [{"price": price}]})
     account.cancel_subscription(subscription["id"], {})
+    active = account.create_subscription({"customer": customer, "items": [{"price": price}]})
     return {
+        ACTIVE: active["id"],
+        ITEM: active["items"]["data"][0]["id"],
+        DRAFT: account.create_invoice({"customer": customer})["id"],
+        CARD_OF_ANOTHER: account.get("customer", customer)["invoice_settings"]["default_payment_method"],
+        LOOSE_CARD: account.create_payment_method({"type": "card", "card": {"token": "tok_visa"}})["id"],
         CUSTOMER: customer,
         CARDLESS: account.create_customer({})["id"],
         PRODUCT: product,
