@@ -105,11 +105,9 @@ def test_only_the_last_row_of_a_key_counts_within_a_run(database: Backend) -> No
     assert lines(database) == [(1, 1, "new")]
 
 
-@pytest.mark.parametrize("version", ["integer", "decimal(9,2)", "timestamptz"])
-def test_a_row_that_is_older_than_the_tables_replaces_no_children(database: Backend, version: str) -> None:
-    values = {"timestamptz": ["2024-01-09T00:00Z", "2024-01-10T00:00Z", "2024-02-01T00:00Z"]}
-    low, middle, high = values.get(version, ["9", "10", "11"])
-    declared = pipeline(database, transform={"convert": {"v": version}}, destination={"version": "v"})
+def test_a_row_that_is_older_than_the_tables_replaces_no_children(database: Backend) -> None:
+    low, middle, high = "9.50", "10", "11.25"  # as text, they would have another order
+    declared = pipeline(database, transform={"convert": {"v": "decimal(9,2)"}}, destination={"version": "v"})
     run(declared, *(order(id_, f"old {id_}", v=middle) for id_ in (1, 2, 3)), order(4, "unknown", v=None))
 
     report = run(
@@ -211,8 +209,8 @@ _TYPED = {"id": 99, "v": 0, "items": [{"sku": "-", "qty": 0}]}
 """Gives every column a type in every run."""
 
 
-@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(runs=st.lists(_ORDERS, min_size=2, max_size=3), versioned=st.booleans())
+@settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(runs=st.lists(_ORDERS, min_size=2, max_size=2), versioned=st.booleans())
 def test_merges_leave_what_a_row_by_row_reference_leaves(
     database: Backend, runs: list[list[dict[str, Any]]], versioned: bool
 ) -> None:
