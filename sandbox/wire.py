@@ -108,7 +108,7 @@ async def _fail(
     if rule.kind == "cut":
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"100")]})
         await send({"type": "http.response.body", "body": b'{"half": ', "more_body": True})
-        await _reset(scope, receive, after=0.05)
+        await _reset(scope, receive, after=0.02)
         return
     page = f"<html><body><h1>{rule.status} Bad Gateway</h1></body></html>"
     answer = HTMLResponse(page, rule.status) if rule.kind == "html" else error(rule.status)
@@ -120,6 +120,8 @@ async def _fail(
 async def _reset(scope: Scope, receive: Receive, *, after: float = 0.0) -> None:
     await asyncio.sleep(after)
     transport = scope["extensions"][TRANSPORT]
+    if transport.is_closing():  # the peer was quicker
+        return
     # Lingering for no time at all: the peer gets RST instead of FIN.
     transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     transport.abort()

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,9 +29,11 @@ from sandbox.webhooks import Service
 from sandbox.wire import Misbehaviour
 
 TRIES = 3
+QUICK = RetryBudget(attempts=TRIES, first_wait=0.001, longest_wait=2.0)
+PATIENT = BreakerPolicy(failures=10_000)
 SECRET = "sk_test_this_is_never_logged"
+NEVER = Path(tempfile.gettempdir()) / "never-downloaded"
 ADDRESS = "ada@example.com"
-PATIENCE = 0.2
 
 
 @dataclass(frozen=True)
@@ -38,73 +41,138 @@ class Subject:
     """A client under test.
 
     Args:
-        change: Makes one change, safe to repeat.
+        operations: What it can do, by name; each is safe to repeat. The first one makes a customer.
         error: The service's own error.
         circuit: Where the client's circuit breaker stands.
         close: Frees what it holds.
         service: The stand-in that it calls.
         repeats: Statuses that this service's client repeats beyond those that all repeat.
+        looks: Operations that look, after a 404, whether they were done before.
     """
 
-    change: Callable[[], object]
+    operations: Mapping[str, Callable[[], object]]
     error: type[IntegrationError]
     circuit: Callable[[], str]
     close: Callable[[], None] = lambda: None
     service: Service = "stripe"
-    repeats: frozenset[int] = field(default_factory=frozenset)
+    repeats: frozenset[int] = frozenset()
+    looks: frozenset[str] = frozenset()
+
+    def change(self) -> object:
+        return next(iter(self.operations.values()))()
 
 
-Opens = Callable[[Running | str, RetryBudget, BreakerPolicy], Subject]
+@dataclass(frozen=True)
+class Terms:
+    """How a client is to be opened."""
+
+    at: Running | str
+    budget: RetryBudget = QUICK
+    breaker: BreakerPolicy = PATIENT
+    timeout: float = 5.0
+
+    @property
+    def stripe_base(self) -> str:
+        return self.at if isinstance(self.at, str) else self.at.stripe_base
 
 
-def stripe(at: Running | str, budget: RetryBudget, breaker: BreakerPolicy) -> Subject:
-    client = Stripe(
-        StripeConfig(
-            api_key=SecretStr(SECRET),
-            api_base=at if isinstance(at, str) else at.stripe_base,
-            read_timeout=PATIENCE,
-            retry=budget,
-            breaker=breaker,
-        )
+def stripe(terms: Terms) -> Subject:
+    config = StripeConfig(
+        api_key=SecretStr(SECRET),
+        api_base=terms.stripe_base,
+        read_timeout=terms.timeout,
+        retry=terms.budget,
+        breaker=terms.breaker,
     )
+    client = Stripe(config)
     return Subject(
-        lambda: client.customers.create({"email": ADDRESS}, operation_id="signup-1"),
+        stripe_operations(client),
         StripeIntegrationError,
         lambda: client.circuit,
-        # The same idempotency key is still at work.
-        repeats=frozenset({409}),
+        repeats=frozenset({409}),  # the same idempotency key is still at work: that passes
+        looks=frozenset({"customers.delete", "subscriptions.cancel"}),
     )
 
 
-def http(at: Running | str, budget: RetryBudget, breaker: BreakerPolicy) -> Subject:
-    client = HttpClient(at if isinstance(at, str) else at.stripe_base, budget=budget, breaker=breaker, **SHOP)
-    change = partial(client.post, "/v1/customers", **CREATE)
-    return Subject(change, IntegrationError, lambda: client.circuit, client.close)
+def stripe_operations(client: Stripe) -> Mapping[str, Callable[[], object]]:
+    customers, cards, events = client.customers, client.payment_methods, client.events
+    subscriptions, invoices = client.subscriptions, client.invoices
+    once: dict[str, Any] = {"operation_id": "signup-1"}
+    return {
+        "customers.create": lambda: customers.create({"email": ADDRESS}, **once),
+        "customers.update": lambda: customers.update("cus_1", {"email": ADDRESS}, **once),
+        "customers.delete": lambda: customers.delete("cus_1"),
+        "customers.get": lambda: customers.get("cus_1"),
+        "customers.list": lambda: list(customers.list({"email": ADDRESS})),
+        "payment_methods.create": lambda: cards.create({"type": "card"}, **once),
+        "payment_methods.attach": lambda: cards.attach("pm_1", "cus_1", **once),
+        "payment_methods.detach": lambda: cards.detach("pm_1", **once),
+        "payment_methods.list": lambda: list(cards.list("cus_1")),
+        "subscriptions.create": lambda: subscriptions.create({"customer": "cus_1"}, **once),
+        "subscriptions.update": lambda: subscriptions.update("sub_1", {"description": "x"}, **once),
+        "subscriptions.cancel": lambda: subscriptions.cancel("sub_1"),
+        "subscriptions.cancel_at_period_end": lambda: subscriptions.cancel_at_period_end("sub_1", **once),
+        "subscriptions.get": lambda: subscriptions.get("sub_1"),
+        "subscriptions.list": lambda: list(subscriptions.list()),
+        "invoices.create": lambda: invoices.create({"customer": "cus_1"}, **once),
+        "invoices.finalize": lambda: invoices.finalize("in_1", **once),
+        "invoices.pay": lambda: invoices.pay("in_1", **once),
+        "invoices.void": lambda: invoices.void("in_1", **once),
+        "invoices.get": lambda: invoices.get("in_1"),
+        "invoices.list": lambda: list(invoices.list()),
+        "events.list": lambda: list(events.list()),
+    }
 
 
-def http_for_asyncio(at: Running | str, budget: RetryBudget, breaker: BreakerPolicy) -> Subject:
+def http(terms: Terms) -> Subject:
+    client = HttpClient(terms.stripe_base, **shop(terms))
+    operations = http_operations(client)
+    return Subject(operations, IntegrationError, lambda: client.circuit, client.close)
+
+
+def http_for_asyncio(terms: Terms) -> Subject:
     runner = asyncio.Runner()
-    client = AsyncHttpClient(at if isinstance(at, str) else at.stripe_base, budget=budget, breaker=breaker, **SHOP)
+    client = AsyncHttpClient(terms.stripe_base, **shop(terms))
 
     def close() -> None:
         runner.run(client.close())
         runner.close()
 
-    async def create() -> object:
-        return await client.post("/v1/customers", **CREATE)
-
-    return Subject(lambda: runner.run(create()), IntegrationError, lambda: client.circuit, close)
+    operations = {name: (lambda make=make: runner.run(make())) for name, make in http_operations(client).items()}
+    return Subject(operations, IntegrationError, lambda: client.circuit, close)
 
 
-SHOP: dict[str, Any] = {"service": "shop", "credential": Credential.bearer(SECRET), "limits": Limits(PATIENCE)}
-CREATE: dict[str, Any] = {
-    "operation": "customers.create",
-    "content": b"email=ada%40example.com",
-    "headers": {"Content-Type": "application/x-www-form-urlencoded"},
-    "idempotency_key": "signup-1",
+def http_operations(client: HttpClient | AsyncHttpClient) -> dict[str, Callable[[], Any]]:
+    body: dict[str, Any] = {
+        "content": b"email=ada%40example.com",
+        "headers": {"Content-Type": "application/x-www-form-urlencoded"},
+        "idempotency_key": "signup-1",
+    }
+    return {
+        "customers.create": lambda: client.post("/v1/customers", operation="customers.create", **body),
+        "patch": lambda: client.patch("/v1/customers/cus_1", operation="patch", **body),
+        "get": lambda: client.get("/v1/customers", operation="get"),
+        "put": lambda: client.put("/v1/customers", operation="put", json={}),
+        "delete": lambda: client.delete("/v1/customers/cus_1", operation="delete"),
+        "download": lambda: client.download("/v1/customers", NEVER, operation="download"),
+    }
+
+
+def shop(terms: Terms) -> dict[str, Any]:
+    return {
+        "service": "shop",
+        "credential": Credential.bearer(SECRET),
+        "limits": Limits(terms.timeout),
+        "budget": terms.budget,
+        "breaker": terms.breaker,
+    }
+
+
+SERVICES: dict[str, Callable[[Terms], Subject]] = {
+    "stripe": stripe,
+    "http": http,
+    "http-for-asyncio": http_for_asyncio,
 }
-
-SERVICES: dict[str, Opens] = {"stripe": stripe, "http": http, "http-for-asyncio": http_for_asyncio}
 
 # how the service fails -> whether a repetition can help, the status, the code if there is no status
 FAILURES: dict[str, tuple[dict[str, Any], bool, int | None, str | None]] = {
@@ -121,55 +189,59 @@ LONGER_THAN_ANYBODY_WAITS = [
     {"status": 429, "retry_after": "3600"},
     {"kind": "html", "status": 503, "retry_after": "3600"},
 ]
-QUICK = RetryBudget(attempts=TRIES, first_wait=0.001, longest_wait=2.0)
-PATIENT = BreakerPolicy(failures=100)
+Opens = Callable[[Terms], Subject]
 
 
 @pytest.fixture(params=list(SERVICES))
 def opens(request: pytest.FixtureRequest) -> Iterator[Opens]:
     with ExitStack() as open_ones:
 
-        def opens(at: Running | str, budget: RetryBudget, breaker: BreakerPolicy) -> Subject:
-            subject = SERVICES[request.param](at, budget, breaker)
+        def opens(terms: Terms) -> Subject:
+            subject = SERVICES[request.param](terms)
             open_ones.callback(subject.close)
             return subject
 
         yield opens
 
 
-def fail(served: Running, subject: Subject, how: dict[str, Any], calls: int = 50) -> None:
+def fail(served: Running, subject: Subject, how: dict[str, Any], calls: int = 500) -> None:
     rule = {"kind": "error", "service": subject.service, "calls": calls, **how}
     served.sandbox.wire.misbehave(Misbehaviour.model_validate(rule))
 
 
 @pytest.mark.parametrize("failure", list(FAILURES))
-def test_a_failing_call_is_tried_as_often_as_can_help_with_one_key(
+def test_every_operation_is_tried_as_often_as_can_help_with_one_key(
     served: Running, opens: Opens, failure: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
     how, helps, status, code = FAILURES[failure]
-    subject = opens(served, QUICK, PATIENT)
+    subject = opens(Terms(served, timeout=0.03 if failure == "no answer" else 5.0))
     fail(served, subject, how)
-    with pytest.raises(subject.error) as caught:
-        subject.change()
-    error, keys = caught.value, [call.idempotency_key for call in served.sandbox.wire.calls]
-    assert len(keys) == (TRIES if helps or status in subject.repeats else 1)
-    assert None not in keys
-    assert len(set(keys)) == 1
-    assert (error.operation, error.status, error.retryable) == ("customers.create", status, len(keys) > 1)
-    assert code in {None, error.code}
-    assert error.hint
-    assert error.__cause__ is not None or status
-    assert "<html>" not in str(error)
-    told = "".join(traceback.format_exception(error)) + caplog.text
-    assert not [secret for secret in ("never_logged", "ada@", "ada%40") if secret in told]
+    for name, operation in subject.operations.items():
+        served.sandbox.wire.calls.clear()
+        with pytest.raises(subject.error) as caught:
+            operation()
+        error, calls = caught.value, served.sandbox.wire.calls
+        repeated = helps or status in subject.repeats
+        looked = status == 404 and name in subject.looks
+        assert len(calls) == (TRIES if repeated else 1 + looked), name
+        keys = {call.idempotency_key for call in calls}
+        assert len(keys) == 1
+        assert (None in keys) == (calls[0].method in {"GET", "PUT", "DELETE"}), name
+        assert (error.operation, error.status, error.retryable) == (name, status, repeated)
+        assert code in {None, error.code}
+        assert error.hint
+        assert error.__cause__ is not None or status
+        assert "<html>" not in str(error)
+        told = "".join(traceback.format_exception(error)) + caplog.text
+        assert not [secret for secret in ("never_logged", "ada@", "ada%40") if secret in told]
 
 
 @pytest.mark.parametrize("how", LONGER_THAN_ANYBODY_WAITS, ids=["429", "503 in HTML"])
 def test_a_service_that_asks_for_more_than_the_longest_wait_is_left_alone(
     served: Running, opens: Opens, how: dict[str, Any]
 ) -> None:
-    subject = opens(served, QUICK, PATIENT)
+    subject = opens(Terms(served))
     fail(served, subject, how)
     with pytest.raises(subject.error) as caught:
         subject.change()
@@ -177,7 +249,7 @@ def test_a_service_that_asks_for_more_than_the_longest_wait_is_left_alone(
 
 
 def test_nobody_answers(opens: Opens) -> None:
-    subject = opens("http://127.0.0.1:9", QUICK, PATIENT)
+    subject = opens(Terms("http://127.0.0.1:9"))
     with pytest.raises(subject.error) as caught:
         subject.change()
     assert (caught.value.code, caught.value.status, caught.value.retryable) == (UNREACHABLE, None, True)
@@ -188,7 +260,7 @@ def test_nobody_answers(opens: Opens) -> None:
 def test_a_call_that_recovers_within_its_budget_works_and_is_done_once(
     served: Running, opens: Opens, failure: str
 ) -> None:
-    subject = opens(served, QUICK, PATIENT)
+    subject = opens(Terms(served))
     fail(served, subject, FAILURES[failure][0] | {"done": True}, TRIES - 1)
     subject.change()
     assert len(served.sandbox.wire.calls) == TRIES
@@ -196,7 +268,7 @@ def test_a_call_that_recovers_within_its_budget_works_and_is_done_once(
 
 
 def test_a_service_in_trouble_is_left_alone_until_a_probe_works(served: Running, opens: Opens) -> None:
-    subject = opens(served, QUICK, BreakerPolicy(failures=TRIES + 1, open_for=0.3))
+    subject = opens(Terms(served, breaker=BreakerPolicy(failures=TRIES + 1, open_for=0.3)))
     fail(served, subject, {"status": 500})
     states = []
     for _ in range(3):
@@ -215,7 +287,7 @@ def test_a_service_in_trouble_is_left_alone_until_a_probe_works(served: Running,
 
 
 def test_what_a_service_refuses_does_not_open_its_circuit(served: Running, opens: Opens) -> None:
-    subject = opens(served, QUICK, BreakerPolicy(failures=2))
+    subject = opens(Terms(served, breaker=BreakerPolicy(failures=2)))
     for how in ({"status": 400}, {"status": 403}, {"status": 429}):
         fail(served, subject, how, TRIES)
         for _ in range(TRIES):

@@ -6,15 +6,20 @@ import logging
 import subprocess
 import sys
 import traceback
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import SecretStr
 
+from errors import PivotalError
+from events.cause import Cause, caused_by
+from events.log import EventLog, open_log
 from integrations.calls import RetryBudget
-from integrations.stripe import Stripe, StripeConfig, StripeIntegrationError
+from integrations.stripe import Stripe, StripeConfig, StripeIntegrationError, period_end, subscription_of
 from sandbox.serve import Running
 from sandbox.wire import Call, Misbehaviour
 from tests.integrations.web import Reply, Web
@@ -29,9 +34,9 @@ def stripe(served: Running) -> Stripe:
     return client(served.stripe_base)
 
 
-def client(base: str, key: str = KEY, timeout: float = 20.0) -> Stripe:
+def client(base: str, key: str = KEY, log: EventLog | None = None) -> Stripe:
     budget = RetryBudget(attempts=TRIES, first_wait=0.01, longest_wait=2)
-    return Stripe(StripeConfig(api_key=SecretStr(key), api_base=base, read_timeout=timeout, retry=budget))
+    return Stripe(StripeConfig(api_key=SecretStr(key), api_base=base, retry=budget), log)
 
 
 def price(served: Running) -> str:
@@ -78,6 +83,172 @@ def test_a_subscription_is_created_and_canceled_and_canceling_it_again_changes_n
     ended = stripe.subscriptions.cancel(created.id, {"cancellation_details": {"feedback": "unused"}})
     assert ended.status == "canceled"
     assert stripe.subscriptions.cancel(created.id).canceled_at == ended.canceled_at
+
+
+def test_a_customer_is_changed_read_and_deleted_and_deleting_it_again_changes_nothing(
+    served: Running, stripe: Stripe
+) -> None:
+    id_ = stripe.customers.create({"name": "Ada"}, operation_id="signup-1").id
+    stripe.customers.update(id_, {"metadata": {"plan": "team"}}, operation_id="rename-1")
+    read = stripe.customers.get(id_)
+    assert (read.name, read.metadata and read.metadata["plan"]) == ("Ada", "team")
+    served.sandbox.wire.misbehave(Misbehaviour(service="stripe", kind="reset", done=True))
+    assert stripe.customers.delete(id_).deleted
+    assert stripe.customers.delete(id_).deleted
+    with pytest.raises(StripeIntegrationError, match="No such customer"):
+        stripe.customers.delete("cus_0")
+
+
+def test_a_customers_card_is_attached_and_made_the_default(stripe: Stripe) -> None:
+    first = stripe.customers.create({"name": "Ada"}, operation_id="signup-1", payment_method="pm_card_visa")
+    other = stripe.customers.create(operation_id="signup-2")
+    card = stripe.payment_methods.create({"type": "card", "card": {"token": "tok_mastercard"}}, operation_id="card-1")
+    other = stripe.customers.update(other.id, {"name": "Bob"}, operation_id="card-1", payment_method=card.id)
+    for customer, brand in ((first, "visa"), (other, "mastercard")):
+        (attached,) = stripe.payment_methods.list(customer.id, {"type": "card"})
+        assert attached.card is not None
+        assert customer.invoice_settings is not None
+        assert (customer.invoice_settings.default_payment_method, attached.card.brand) == (attached.id, brand)
+    assert other.name == "Bob"
+
+
+def test_a_card_is_attached_and_detached_once_however_often_it_is_run(stripe: Stripe) -> None:
+    id_ = stripe.customers.create(operation_id="signup-1").id
+    for _ in range(2):
+        card = stripe.payment_methods.attach("pm_card_visa", id_, operation_id="card-1")
+    assert [each.id for each in stripe.payment_methods.list(id_)] == [card.id]
+    for _ in range(2):
+        assert stripe.payment_methods.detach(card.id, operation_id="card-1").customer is None
+    assert list(stripe.payment_methods.list(id_)) == []
+
+
+def test_a_subscription_begins_with_a_trial_and_what_it_refers_to(served: Running, stripe: Stripe) -> None:
+    created = stripe.subscriptions.create(
+        {
+            "customer": customer(served),
+            "items": [{"price": price(served), "quantity": 2}],
+            "trial_period_days": 14,
+            "metadata": {"local_subscription_id": "sub-7"},
+            "expand": ["latest_invoice", "customer"],
+        },
+        operation_id="order-1",
+    )
+    invoice: Any = created.latest_invoice
+    assert (created.status, created.metadata["local_subscription_id"]) == ("trialing", "sub-7")
+    assert subscription_of(invoice) == created.id
+    assert subscription_of(stripe.invoices.get(invoice.id, {"expand": ["customer"]})) == created.id
+    assert period_end(created) == datetime.fromtimestamp(created.created, UTC) + timedelta(days=14)
+    assert stripe.subscriptions.get(created.id).customer == created.customer.id  # type: ignore[union-attr]
+
+
+def test_the_quantity_of_a_subscription_is_that_of_its_item(served: Running, stripe: Stripe) -> None:
+    wish: Any = {"customer": customer(served), "items": [{"price": price(served)}]}
+    id_ = stripe.subscriptions.create(wish, operation_id="order-1").id
+    changed = stripe.subscriptions.update(id_, {"metadata": {"seats": "5"}}, operation_id="seats-1", quantity=5)
+    assert ([item.quantity for item in changed["items"].data], changed.metadata["seats"]) == ([5], "5")
+    stripe.subscriptions.update(id_, {"items": [{"price": price(served)}]}, operation_id="more-1")
+    with pytest.raises(PivotalError, match=r"has 2 items, not one\n  hint: name the item"):
+        stripe.subscriptions.update(id_, operation_id="seats-2", quantity=1)
+
+
+def test_a_subscription_is_canceled_for_the_end_of_its_period_and_listed(served: Running, stripe: Stripe) -> None:
+    wish: Any = {"customer": customer(served), "items": [{"price": price(served)}]}
+    id_ = stripe.subscriptions.create(wish, operation_id="order-1").id
+    ending = stripe.subscriptions.cancel_at_period_end(id_, operation_id="end-1")
+    assert (ending.status, ending.cancel_at_period_end) == ("active", True)
+    assert [each.id for each in stripe.subscriptions.list({"status": "active"})] == [id_]
+    stripe.subscriptions.cancel(id_)
+    assert list(stripe.subscriptions.list()) == []
+    assert [each.id for each in stripe.subscriptions.list({"status": "all"})] == [id_]
+
+
+def test_an_invoice_is_drafted_with_lines_once_finalized_and_paid_or_voided(served: Running, stripe: Stripe) -> None:
+    payer = customer(served)
+
+    def draft(operation_id: str) -> str:
+        lines: Any = [{"description": "Advice", "amount": 9900}]
+        return str(stripe.invoices.create({"customer": payer}, operation_id=operation_id, lines=lines).id)
+
+    paid, voided = draft("invoice-1"), draft("invoice-2")
+    assert draft("invoice-1") == paid
+    for id_ in (paid, voided):
+        opened = stripe.invoices.finalize(id_, operation_id=f"finalize-{id_}")
+        assert (opened.status, opened.total, subscription_of(opened)) == ("open", 9900, None)
+    assert stripe.invoices.pay(paid, operation_id="pay-1").amount_paid == 9900
+    assert stripe.invoices.void(voided, operation_id="void-1").status == "void"
+    assert stripe.invoices.get(voided).status == "void"
+    assert [each.id for each in stripe.invoices.list({"status": "paid"})] == [paid]
+    assert stripe.invoices.create({"customer": payer}, operation_id="empty-1").total == 0
+
+
+def test_a_refused_payment_is_not_tried_again_and_another_doing_can_succeed(served: Running, stripe: Stripe) -> None:
+    payer = stripe.customers.create(operation_id="signup-1", payment_method="pm_card_chargeCustomerFail").id
+    lines: Any = [{"amount": 9900}]
+    id_ = str(stripe.invoices.create({"customer": payer}, operation_id="invoice-1", lines=lines).id)
+    stripe.invoices.finalize(id_, operation_id="invoice-1")
+    before = len(calls(served))
+    with pytest.raises(StripeIntegrationError, match="card was declined") as refused:
+        stripe.invoices.pay(id_, operation_id="pay-1")
+    assert (refused.value.status, refused.value.code, refused.value.retryable) == (402, "card_declined", False)
+    assert "another payment method" in str(refused.value.hint)
+    assert len(calls(served)) == before + 1
+    card = stripe.payment_methods.attach("pm_card_visa", payer, operation_id="card-1").id
+    assert stripe.invoices.pay(id_, {"payment_method": card}, operation_id="pay-2").status == "paid"
+
+
+@pytest.mark.parametrize("count", [0, 150])
+def test_every_list_is_read_to_its_end(served: Running, stripe: Stripe, count: int) -> None:
+    payer = customer(served)
+    account = served.sandbox.stripe.account
+    for _ in range(count):
+        account.attach_payment_method("pm_card_visa", {"customer": payer})
+        account.create_invoice({"customer": payer})
+    assert len(list(stripe.invoices.list({"customer": payer}))) == count
+    assert len(list(stripe.payment_methods.list(payer))) == count + 1
+
+
+# --- what is told -----------------------------------------------------------------------------------------------
+
+
+def test_every_change_is_told_once_with_its_cause_and_nothing_personal(served: Running, tmp_path: Path) -> None:
+    with closing(open_log(f"sqlite:///{tmp_path / 'events.db'}")) as log, caused_by(Cause("order-7")):
+        stripe, monthly = client(served.stripe_base, log=log), price(served)
+        for _ in range(2):  # a rerun
+            ada = stripe.customers.create({"email": "ada@example.com"}, operation_id="a", payment_method="pm_card_visa")
+            wish: Any = {"customer": ada.id, "items": [{"price": monthly}], "expand": ["customer"]}
+            subscription = stripe.subscriptions.create(wish, operation_id="a")
+            stripe.subscriptions.update(subscription.id, {"metadata": {"a": "b"}}, operation_id="a")
+            stripe.subscriptions.cancel(subscription.id)
+            draft = stripe.invoices.create({"customer": ada.id}, operation_id="a", lines=[{"amount": 100}])
+            stripe.invoices.finalize(str(draft.id), operation_id="a")
+            stripe.invoices.pay(str(draft.id), operation_id="a")
+            stripe.payment_methods.attach("pm_card_visa", ada.id, operation_id="b")
+        stripe.customers.delete(ada.id)
+        events = [recorded.event for recorded in log.read(0, 100)]
+    assert [event.type.removeprefix("pivotal.stripe.") for event in events] == [
+        "customer.created",
+        "subscription.created",
+        "subscription.updated",
+        "subscription.canceled",
+        "invoice.created",
+        "invoice.lines_added",
+        "invoice.finalized",
+        "invoice.paid",
+        "payment_method.attached",
+        "customer.deleted",
+    ]
+    assert {event.metadata.correlation_id for event in events} == {"order-7"}
+    created = events[1]
+    assert (created.aggregate_type, created.aggregate_id) == ("subscription", subscription.id)
+    assert created.data == {"customer": ada.id, "status": "active", "livemode": False}
+    assert "ada@" not in "".join(event.model_dump_json() for event in events)
+
+
+def test_a_change_that_fails_is_not_told(served: Running, tmp_path: Path) -> None:
+    with closing(open_log(f"sqlite:///{tmp_path / 'events.db'}")) as log:
+        with pytest.raises(StripeIntegrationError):
+            client(served.stripe_base, log=log).customers.create({"email": "no address"}, operation_id="a")
+        assert log.head() == 0
 
 
 def test_a_subscription_that_never_was_cannot_be_canceled(stripe: Stripe) -> None:
