@@ -50,7 +50,7 @@ def find_pipeline(name: str) -> Pipeline:
     if own := [problem for problem in problems if Path(problem.file).stem == name or problem.text == name]:
         raise ConfigError(own)
     broken = " (some files have mistakes: see `pivotal check`)" if problems else ""
-    close = get_close_matches(name, named, 1)
+    close = get_close_matches(Path(name).stem.lower(), named, 1)
     hint = f"did you mean {close[0]!r}?" if close else "see `pivotal list`"
     raise click.UsageError(f"there is no pipeline {name!r}; {hint}{broken}")
 

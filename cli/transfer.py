@@ -96,11 +96,13 @@ def _pipeline(
 def _valid(model: type[M], declared: Mapping[str, object]) -> M:
     from pydantic import ValidationError
 
+    from etl.mistakes import wording
+
     try:
         return model.model_validate(declared)
     except ValidationError as error:
         wrong = error.errors()[0]
-        message = wrong["msg"].removeprefix("Value error, ")
+        message = wording(wrong).removeprefix("Value error, ")
         raise click.UsageError(
             f"{wrong['input']!r} is {message}" if wrong["loc"][-1:] != ("path",) else message
         ) from None
@@ -108,7 +110,9 @@ def _valid(model: type[M], declared: Mapping[str, object]) -> M:
 
 def _given(types: tuple[str, ...], columns: dict[str, Guess]) -> dict[str, str]:
     pairs = [text.rpartition("=") for text in types]
-    for name, _, _ in pairs:
+    for name, sign, kind in pairs:
+        if not sign:
+            raise click.UsageError(f"--type: {kind!r} is not COLUMN=TYPE: {kind}=integer")
         if name not in columns:
             raise click.UsageError(f"--type: there is no column {name!r}; the file has {', '.join(columns)}")
     return {name: kind for name, _, kind in pairs}

@@ -20,6 +20,10 @@ _MEMBERS = {"bool", "date", "datetime", "decimal", "int", "str"}
 _WORDS = {
     "bool_parsing": "not true or false",
     "bool_type": "not true or false",
+    "date_from_datetime_inexact": "not a date",
+    "date_from_datetime_parsing": "not a date",
+    "date_parsing": "not a date",
+    "date_type": "not a date",
     "dict_type": "not a mapping",
     "greater_than": "not more than {gt}",
     "greater_than_equal": "less than {ge}",
@@ -34,9 +38,15 @@ _WORDS = {
     "string_type": "not a text",
     "too_short": "empty",
 }
+_DATE = "write year, month and day: 2024-01-31"
 _HINTS = {
+    "date_from_datetime_inexact": _DATE,
+    "date_from_datetime_parsing": _DATE,
+    "date_parsing": _DATE,
+    "date_type": _DATE,
     "dict_type": "write `key: value` lines below the key, indented",
     "list_type": "write [one, two], or lines that start with `- `",
+    "model_attributes_type": "its keys stand below it, indented, or behind it in { }: {type: ...}",
     "string_type": "put it in quotes: '...'",
 }
 _NO_VALUE = "write one, or remove the line"
@@ -60,6 +70,12 @@ def explain(document: Document, error: ValidationError) -> list[Problem]:
         if details["type"] == "extra_forbidden":
             mistyped |= {(*path[:-1], name) for name in _close(str(path[-1]), _properties(document.data, path[:-1]))}
     return [problem for path, problem in found.items() if path not in mistyped]
+
+
+def wording(details: Mapping[str, Any]) -> str:
+    """What a value is not, of an error of pydantic's: `not a whole number`."""
+    words = _WORDS.get(details["type"], details["msg"].replace("Input should be", "not"))
+    return words.format(**details.get("ctx", {}))
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
@@ -103,8 +119,7 @@ def _explain(document: Document, path: KeyPath, details: Mapping[str, Any]) -> P
             message, near = f"{_named(path)} is not {_any_of(choices)}", _close(str(given), choices)
             hint = f"did you mean `{near[0]}`?" if near else _describe(document, path)
         case _:
-            words = _WORDS.get(kind, details["msg"].replace("Input should be", "not")).format(**context)
-            message = f"{'a key' if at_key else _named(path)} is {words}"
+            message = f"{'a key' if at_key else _named(path)} is {wording(details)}"
             keys = ", ".join(_properties(document.data, path))
             hint = (
                 f"its keys stand below it, indented: {keys}" if keys else _HINTS.get(kind) or _describe(document, path)

@@ -156,6 +156,20 @@ def _size(value: object) -> object:
     return int(found[1]) * _SIZES[found[2]]
 
 
+def _place(value: str) -> str:
+    if value.startswith("~"):
+        raise ValueError("a path that nobody expands `~` in; write the whole path, or one from the project's root")
+    if re.match("s3:(?!//)|s3:///", value):
+        raise ValueError("not an address in S3; write s3://bucket/key")
+    return value
+
+
+def _address(value: str) -> str:
+    if not re.match(r"https?://|\$\{", value):
+        raise ValueError("not an address; it begins with https:// (or http://)")
+    return value
+
+
 def _folder(value: str) -> str:
     path = re.sub(r"\$\{[^}]*\}", "v", value)  # variables
     if re.search(r"[{}]", re.sub(r"\{[^{}/]+\}", "", path)):
@@ -276,7 +290,9 @@ Mark = Annotated[str, AfterValidator(_mark), WithJsonSchema({"type": "string", "
 Zone = Annotated[str, AfterValidator(_zone)]
 Encoding = Annotated[str, AfterValidator(_encoding)]
 Size = Annotated[int, BeforeValidator(_size), Field(gt=0), _pattern(r"\d{1,6}\s*(KB|MB|GB)")]
-Folder = Annotated[Text, AfterValidator(_folder)]
+Place = Annotated[Text, AfterValidator(_place)]
+Folder = Annotated[Place, AfterValidator(_folder)]
+Address = Annotated[Text, AfterValidator(_address)]
 Scalar = bool | int | Decimal | str
 
 
@@ -357,7 +373,7 @@ class FileSource(Model):
     """Files, on disk or in S3, by path or glob."""
 
     type: Literal["file"]
-    path: Text = Field(
+    path: Place = Field(
         description="Path or glob, relative to the project: inbox/payments-*.csv.gz; or s3://bucket/inbox/*.csv."
     )
     format: Literal["csv", "fixed", "ndjson", "json", "parquet", "excel"] | None = Field(
@@ -557,7 +573,7 @@ class ApiSource(Model):
     """JSON records over HTTP, page by page."""
 
     type: Literal["api"]
-    url: Text = Field(
+    url: Address = Field(
         description="Where the first page is: https://api.example.com/v1/customers; with `for_each` what is in braces "
         "is a field of the other list's record: .../customers/{id}/invoices."
     )
@@ -945,7 +961,7 @@ class ApiDestination(Model):
     """
 
     type: Literal["api"]
-    url: Text = Field(
+    url: Address = Field(
         description="Where rows are sent; what is in braces is a column: https://api.example.com/v1/customers/{id}."
     )
     method: Literal["POST", "PUT", "PATCH"] = Field("POST", description="HTTP method.")

@@ -12,6 +12,7 @@ from errors import DestinationError
 _HINTS = {
     errno.ENOSPC: "the disk is full: free some space, then run again",
     errno.EDQUOT: "the disk quota is used up: free some space, then run again",
+    errno.ENOENT: "make its folder first",
     errno.EACCES: "the user that runs this needs the right to write there",
     errno.EPERM: "the user that runs this needs the right to write there",
     errno.EROFS: "the disk is read-only: name another path",

@@ -69,7 +69,10 @@ class Files:
         """
         files = self._find()
         if not files and not self._source.incremental:
-            raise SourceError(f"{self._source.path}: no file has such a name")
+            raise SourceError(
+                f"{self._source.path}: no file has such a name",
+                hint="check `path`; a relative one starts from the project's root (PIVOTAL_ROOT)",
+            )
         return _Reading(self._source, files, state if self._source.incremental else None)
 
     def _find(self) -> Sequence[File]:

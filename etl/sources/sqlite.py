@@ -110,7 +110,10 @@ class SQLite:
         if column.kind == "boolean" and value in _BOOLEANS:
             return _BOOLEANS[value]
         if column.kind not in {"text", "bytes"} and not is_number(value):
-            raise SourceError(f"{self._shown}: {value!r} is no number")
+            raise SourceError(
+                f"{self._shown}: {value!r} is no number, but the column {column.name} is {column.kind}",
+                hint="a cursor is mended by `pivotal state set NAME cursor=...`, or by `start` in `incremental`",
+            )
         return value
 
     def first(self, sql: str, values: Sequence[object]) -> str | None:
@@ -150,7 +153,8 @@ class SQLite:
 
     def _explain(self, message: str, _: str | None) -> SourceError:
         busy = "locked" in message
-        hint = "another program holds the file" if busy else None
+        other = "the file is something else: name another one" if "is not a database" in message else None
+        hint = "another program holds the file" if busy else other
         return SourceError(f"{self._shown}: {message}", hint=hint, retryable=busy)
 
 

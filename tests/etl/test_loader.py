@@ -241,16 +241,16 @@ def transform(**rules: object) -> dict[str, object]:
         ),
         ({"source": {"type": "api"}}, "`url` is missing in `source`"),
         (
-            {"source": {"type": "api", "url": "x", "pagination": {"type": "pages"}}},
+            {"source": {"type": "api", "url": "https://x", "pagination": {"type": "pages"}}},
             "unknown pagination type: 'pages'\n  hint: did you mean `page`?",
         ),
-        ({"source": {"type": "api", "url": "x", "auth": {"type": "bearer"}}}, "`token` is missing in `auth`"),
+        ({"source": {"type": "api", "url": "https://x", "auth": {"type": "bearer"}}}, "`token` is missing in `auth`"),
         (
-            {"source": {"type": "api", "url": "x", "pagination": {"type": "offset", "limit": 0}}},
+            {"source": {"type": "api", "url": "https://x", "pagination": {"type": "offset", "limit": 0}}},
             "`limit` is not more than 0: '0'",
         ),
         (
-            {"source": {"type": "api", "url": "x", "params": {"a": [1]}}},
+            {"source": {"type": "api", "url": "https://x", "params": {"a": [1]}}},
             "`a` is neither a number nor a text, true or false",
         ),
         (destination(write="upsert"), "`write` is not append, replace or merge: 'upsert'"),
