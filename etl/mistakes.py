@@ -74,7 +74,7 @@ def explain(document: Document, error: ValidationError) -> list[Problem]:
 
 def wording(details: Mapping[str, Any]) -> str:
     """What a value is not, of an error of pydantic's: `not a whole number`."""
-    words = _WORDS.get(details["type"], details["msg"].replace("Input should be", "not"))
+    words: str = _WORDS.get(details["type"], details["msg"].replace("Input should be", "not"))
     return words.format(**details.get("ctx", {}))
 
 

@@ -17,6 +17,7 @@ from botocore.client import BaseClient
 
 from errors import DestinationError, IntegrationError, PivotalError
 from etl.destinations import open_destination
+from etl.partitions import partition_of
 from etl.pipeline import Pipeline
 from etl.run import run_pipeline
 from etl.stream import Destination
@@ -134,6 +135,29 @@ def test_every_format_and_partitioned_paths(client: Any, more: dict[str, Any], s
         f"a%2Fb/orders-run-1{suffix}",
     ]
     assert sorted(_listed(client)) == sorted(_named(client).values())
+
+
+def test_a_run_for_a_partition_replaces_its_objects_only(client: Any, project: Path) -> None:
+    shops = Pipeline.model_validate(
+        {
+            "name": "orders",
+            "description": "A test.",
+            "source": {"type": "file", "path": "in.csv"},
+            "destination": {"type": "file", "path": "s3://lake/orders/{shop}", "write": "append"},
+            "partitions": {"by": "shop", "values": ["a b", "c"]},
+        }
+    )
+    (project / "in.csv").write_text("id,shop\n1,a b\n2,c\n")
+    run_pipeline(shops)
+    kept = {name: key for name, key in _named(client).items() if name.startswith("c/")}
+    (project / "in.csv").write_text("id,shop\n3,a b\n4,c\n")
+
+    run_pipeline(shops, partition=partition_of(shops, "a b"))
+
+    named = _named(client)
+    assert {name.partition("/")[0] for name in named} == {"a b", "c"}
+    assert kept.items() <= named.items()
+    assert len(named) == 2
 
 
 def test_nothing_is_listed_before_the_commit(client: Any) -> None:
