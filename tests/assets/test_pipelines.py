@@ -122,6 +122,7 @@ def test_a_materialization_tells_where_every_row_went() -> None:
         key: value.value for key, value in result.asset_materializations_for_node("orders")[0].metadata.items()
     }
     assert (told["rows_extracted"], told["rows_loaded"], told["rows_quarantined"]) == (3, 2, 1)
+    assert (told["rows_expired"], told["partition"]) == (0, None)
     assert "amount: " in told["rejected"]
     assert "10.50" in told["preview"]
     assert {column.name: column.type for column in told["dagster/column_schema"].columns}["amount"].startswith(
