@@ -53,11 +53,23 @@ class Parted:
 
 @dataclass(frozen=True, slots=True)
 class _Objects:
-    """Some objects: their fields, and for each the row whose list it is from and its place there, from 0."""
+    """The objects of some lists, one list after the other.
+
+    Args:
+        fields: The objects.
+        rows: For each list, the row that it is from.
+        ends: For each list, where in the objects the next one begins.
+    """
 
     fields: pa.RecordBatch
-    parents: Places
-    places: Places
+    rows: Places
+    ends: Places
+
+    def places(self, objects: Places) -> tuple[Places, Places]:
+        """Of some of the objects, the rows that they are from, and their places in the lists, from 1."""
+        lists = np.searchsorted(self.ends, objects, side="right")
+        begins = np.concatenate([[0], self.ends])[lists]
+        return self.rows[lists], objects - begins + 1
 
 
 class ChildTables:
@@ -137,17 +149,17 @@ class _Lists:
 
     def rows(self, parents: pa.RecordBatch, objects: _Objects, kept: NDArray[np.bool_]) -> Iterator[ChildRows]:
         """Rows of the child table, of those objects whose row is kept; their parents are counted without the others."""
-        own = kept[objects.parents]
-        fields = objects.fields if own.all() else objects.fields.filter(pa.array(own))
-        of, places = objects.parents[own], objects.places[own]
         new = np.cumsum(kept) - 1
-        for start in range(0, len(of), _ROWS):
-            part = slice(start, start + _ROWS)
-            keys = parents.select(list(self.declared.keys)).take(pa.array(of[part]))
-            flat = self._flat(fields.slice(start, _ROWS))
+        for start in range(0, objects.fields.num_rows, _ROWS):
+            fields = objects.fields.slice(start, _ROWS)
+            of, places = objects.places(np.arange(start, start + fields.num_rows))
+            own = kept[of]
+            if not own.all():
+                fields, of, places = fields.filter(pa.array(own)), of[own], places[own]
+            keys, flat = parents.select(list(self.declared.keys)).take(pa.array(of)), self._flat(fields)
             names = [*self.declared.keys.values(), self.declared.position, *flat.schema.names]
-            rows = pa.record_batch([*keys.columns, pa.array(places[part] + 1), *flat.columns], names=names)
-            yield ChildRows(self.name, rows, pa.array(new[of[part]]))
+            rows = pa.record_batch([*keys.columns, pa.array(places), *flat.columns], names=names)
+            yield ChildRows(self.name, rows, pa.array(new[of]))
 
     def _of_json(self, texts: pa.Array, broken: dict[int, str]) -> Iterator[_Objects]:
         """The objects of lists that are JSON."""
@@ -156,7 +168,7 @@ class _Lists:
         size = 0
         with without_collector():
             for row, text in enumerate(texts.to_pylist()):
-                found = _objects_in(text or "null")
+                found = _objects_in("null" if text is None else text)
                 if isinstance(found, str):
                     broken[row] = found
                 else:
@@ -170,7 +182,7 @@ class _Lists:
     def _shaped(self, lists: Sequence[list[dict[str, Any]]], rows: Sequence[int]) -> _Objects:
         fields = self._shape.records([each for one in lists for each in one])
         lengths = np.fromiter(map(len, lists), np.int64, len(lists))
-        return _Objects(fields, np.repeat(np.array(rows, np.int64), lengths), _places(lengths))
+        return _Objects(fields, np.array(rows, np.int64), np.cumsum(lengths))
 
     def _flat(self, objects: pa.RecordBatch) -> pa.RecordBatch:
         """The objects' fields as columns; none of them may have the name of one that we add."""
@@ -194,24 +206,22 @@ class _Lists:
 def _of_structs(lists: pa.Array, broken: dict[int, str]) -> Iterator[_Objects]:
     """The objects of lists that Arrow knows as such."""
     lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy().astype(np.int64)
-    objects = lists.flatten()
-    parents, places = np.repeat(np.arange(len(lists)), lengths), _places(lengths)
-    for index in pc.indices_nonzero(objects.is_null()).to_pylist() if objects.null_count else ():
-        broken.setdefault(int(parents[index]), _no_object(int(places[index]) + 1, None))
-    yield _Objects(pa.RecordBatch.from_struct_array(objects), parents, places)
-
-
-def _places(lengths: Places) -> Places:
-    """0, 1, ... for each of some lists."""
-    places: Places = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    return places
+    structs = lists.flatten()
+    objects = _Objects(pa.RecordBatch.from_struct_array(structs), np.arange(len(lists)), np.cumsum(lengths))
+    if structs.null_count:
+        rows, places = objects.places(pc.indices_nonzero(structs.is_null()).to_numpy().astype(np.int64))
+        for row, place in zip(rows.tolist(), places.tolist(), strict=True):
+            broken.setdefault(row, _no_object(place, None))
+    yield objects
 
 
 def _as_json(values: pa.Array) -> pa.Array:
     """Values as the JSON that they are, or would be."""
     if isinstance(values.type, pa.JsonType):
         return values.storage
-    if pa.types.is_string(values.type) or pa.types.is_large_string(values.type):
+    if pa.types.is_dictionary(values.type):
+        values = values.dictionary_decode()
+    if values.type in {pa.string(), pa.large_string(), pa.string_view()}:
         return values
     return by_engine(values, "CASE WHEN value IS NOT NULL THEN to_json(value) END", "children")
 

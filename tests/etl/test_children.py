@@ -166,6 +166,20 @@ def test_a_partition_replaces_its_own_children(database: Backend) -> None:
     assert [row["sku"] for row in database.rows("order_lines", order="order_id, position")] == ["a", "c", "d"]
 
 
+def test_what_a_partition_lacks_is_deleted_with_its_children_only(database: Backend) -> None:
+    declared = pipeline(
+        database,
+        destination={"delete_missing": True},
+        partitions={"by": "region", "values": ["eu", "us"]},
+    )
+    run(declared, order(1, "a", region="eu"), order(2, "b", region="eu"), order(3, "c", region="us"))
+
+    report = run(declared, order(2, "B", region="eu"), partition=partition_of(declared, "eu"))
+    assert (report.deleted, lines(database)) == (1, [(2, 1, "B"), (3, 1, "c")])
+    report = run(declared, order(4, region="us"), partition=partition_of(declared, "eu"))
+    assert (report.filtered, report.deleted, lines(database)) == (1, 1, [(3, 1, "c")])
+
+
 def test_columns_that_come_later_are_added_without_a_gap_in_the_transaction(database: Backend, project: Path) -> None:
     declared = pipeline(database, source={"type": "file", "path": "part-*.ndjson"})
     parts = [
