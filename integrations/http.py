@@ -11,12 +11,12 @@ from __future__ import annotations
 import re
 import secrets as randomness
 import time
-from collections.abc import AsyncIterator, Collection, Coroutine, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, ClassVar, Generic, Self, TypedDict, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, Generic, Self, TypedDict, TypeVar, Unpack
 from urllib.parse import quote, quote_plus
 
 import httpx
@@ -39,7 +39,10 @@ from integrations.limits import retry_wait, used_up
 from integrations.metrics import State
 from integrations.wires import BlockingWire, LoopWire, finish
 
-__all__ = ["AsyncHttpClient", "ClientCredentials", "Credential", "HttpClient", "Limits", "Response"]
+if TYPE_CHECKING:
+    from events.log import EventLog
+
+__all__ = ["AsyncHttpClient", "ClientCredentials", "Credential", "HttpClient", "Limits", "Refusal", "Response"]
 
 _SAFE_TO_REPEAT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
 _SECRET_NAME = re.compile(r"key|token|secret|passw|sig|auth|credential|session|code", re.IGNORECASE)
@@ -84,6 +87,23 @@ class Response:
         import orjson
 
         return orjson.loads(self.body) if self.body else None
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """What a service says, in its own words, about a call that it refused; what is None is told by the status.
+
+    Args:
+        message: Free of secrets and of personal data.
+        code: The service's own name of the failure.
+        hint: The next step.
+        request_id: The service's own id of the call.
+    """
+
+    message: str
+    code: str | None = None
+    hint: str | None = None
+    request_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +171,12 @@ class _Client(Generic[_A]):
         budget: How often a call that is safe to repeat is tried.
         breaker: When the service is left alone, since it is in trouble; None: never.
         error: What is raised.
+        refusal: Reads what the service says about a call that it refused; None if it says nothing of its own.
+        private_query: Whether queries hold personal data: no error and no `Response.url` shows them.
+        events: Where the circuit's states are told, and what `calls.announce` is given.
+
+    Attributes:
+        calls: The retry budget, the circuit breaker and what is told of the calls.
     """
 
     _wire_of: ClassVar[type[BlockingWire | LoopWire]]
@@ -167,12 +193,16 @@ class _Client(Generic[_A]):
         budget: RetryBudget = USUAL_BUDGET,
         breaker: BreakerPolicy | None = USUAL_BREAKER,
         error: type[IntegrationError] = IntegrationError,
+        refusal: Callable[[Response], Refusal | None] = lambda _: None,
+        private_query: bool = False,
+        events: EventLog | None = None,
     ) -> None:
         self.service = service
         self._origin = _origin(httpx.URL(base_url))
         self._credential = credential
         self._secrets, self._limits, self._budget, self._error_of = secrets, limits, budget, error
-        self._calls = Calls(service, error=error, budget=budget, breaker=breaker)
+        self._refusal, self._private_query = refusal, private_query
+        self.calls = Calls(service, error=error, budget=budget, breaker=breaker, events=events)
         self._free_at = 0.0
         self._wire = self._wire_of(
             self._authenticate, base_url=base_url, headers=headers, follow_redirects=True, max_redirects=5
@@ -181,7 +211,7 @@ class _Client(Generic[_A]):
     @property
     def circuit(self) -> State:
         """Where the circuit breaker stands: `closed`, `half_open`, `open`."""
-        return self._calls.circuit
+        return self.calls.circuit
 
     def get(self, url: str, **options: Unpack[Options]) -> _A:
         """`request("GET", ...)`."""
@@ -337,14 +367,17 @@ class _Client(Generic[_A]):
 
     def _refused(self, task: _Task, answer: Response) -> IntegrationError:
         status, headers = answer.status, answer.headers
-        wait = retry_wait(headers)
+        wait, own = retry_wait(headers), self._refusal(answer) or Refusal("")
         return self._error(
             task,
-            f"answered {status} {answer.reason}" + ("" if wait is None else f", asks to wait {wait:.0f} s"),
+            f"answered {status} {answer.reason}"
+            + ("" if wait is None else f", asks to wait {wait:.0f} s")
+            + (own.message and f": {own.message}"),
             status=status,
-            request_id=headers.get("x-request-id") or headers.get("request-id"),
+            code=own.code,
+            request_id=own.request_id or headers.get("x-request-id") or headers.get("request-id"),
             retry_after=wait,
-            hint=hint(status),
+            hint=own.hint or hint(status),
             retryable=status in {408, 429} or status >= 500,
         )
 
@@ -386,7 +419,7 @@ class _Client(Generic[_A]):
             await giver._wire.close()  # noqa: SLF001
 
     def _clean(self, url: httpx.URL) -> str:
-        return self.without_secrets(clean_url(str(url)))
+        return self.without_secrets(clean_url(str(url.copy_with(query=None) if self._private_query else url)))
 
 
 class HttpClient(_Client[Response]):
@@ -394,8 +427,12 @@ class HttpClient(_Client[Response]):
 
     _wire_of = BlockingWire
 
+    def attempt(self, method: str, url: str, **options: Unpack[Options]) -> Response:
+        """One try of `request`, for those who decide by themselves, within `calls`, whether there is another."""
+        return finish(self._once(self._task(method, url, options)))
+
     def _run(self, task: _Task) -> Response:
-        return self._calls.call(task.operation, lambda: finish(self._once(task)))
+        return self.calls.call(task.operation, lambda: finish(self._once(task)))
 
     def close(self) -> None:
         """Frees the connections."""
@@ -416,7 +453,7 @@ class AsyncHttpClient(_Client[Coroutine[Any, Any, Response]]):
     _wire_of = LoopWire
 
     def _run(self, task: _Task) -> Coroutine[Any, Any, Response]:
-        return self._calls.acall(task.operation, lambda: self._once(task))
+        return self.calls.acall(task.operation, lambda: self._once(task))
 
     async def close(self) -> None:
         """Frees the connections."""

@@ -16,7 +16,16 @@ import pytest
 from errors import IntegrationError
 from integrations.breaker import BreakerPolicy
 from integrations.calls import RetryBudget
-from integrations.http import AsyncHttpClient, ClientCredentials, Credential, HttpClient, Limits, clean_url
+from integrations.http import (
+    AsyncHttpClient,
+    ClientCredentials,
+    Credential,
+    HttpClient,
+    Limits,
+    Refusal,
+    Response,
+    clean_url,
+)
 from tests.integrations.web import Asked, Reply, Web
 
 QUICK = RetryBudget(attempts=4, first_wait=0.001, longest_wait=2.0)
@@ -105,6 +114,32 @@ def test_a_refusal_is_not_tried_again(web: Web, status: int) -> None:
     error = caught.value
     assert (error.service, error.operation, error.status, error.request_id) == ("shop", "orders.list", status, "req_7")
     assert not error.retryable
+
+
+def test_a_refusal_is_told_in_the_services_own_words_and_without_a_query_that_is_personal(web: Web) -> None:
+    web.replies([Reply({"code": 7}, status=400), Reply({}, status=404)])
+
+    def read(answer: Response) -> Refusal | None:
+        return Refusal("no such number", "7", "look it up", "RQ1") if answer.data else None
+
+    with client(web, refusal=read, private_query=True) as http:
+        for expected in (("no such number", "7", "look it up", "RQ1"), ("answered 404", None, "check the id", None)):
+            with pytest.raises(IntegrationError) as caught:
+                http.get("/numbers", params={"to": "555"})
+            error = caught.value
+            assert expected[0] in error.message
+            assert (error.code, error.request_id) == (expected[1], expected[3])
+            assert expected[2] in str(error.hint)
+            assert "555" not in str(error)
+
+
+def test_one_attempt_is_one_call_whatever_comes_of_it(web: Web) -> None:
+    web.replies([Reply(status=503), Reply({"ok": True})])
+    with client(web) as http:
+        with pytest.raises(IntegrationError):
+            http.attempt("GET", "/")
+        assert http.attempt("GET", "/").data == {"ok": True}
+    assert len(web.asked) == 2
 
 
 def test_a_call_that_recovers_gives_its_answer(web: Web) -> None:
