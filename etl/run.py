@@ -125,6 +125,8 @@ def _run(
         report.expired = load.commit(after)
         report.state_after = after or state
     if isinstance(extraction, Partial) and extraction.stopped:
+        if report.expired:  # nobody sees the report of a run that fails
+            logger.warning("pipeline %s: %d old rows left the quarantine", pipeline.name, report.expired)
         raise extraction.stopped
     report.bytes_read = extraction.bytes_read
     report.seconds = time.monotonic() - started

@@ -17,7 +17,7 @@ import pytest
 from errors import PivotalError, SourceError
 from etl import client
 from etl.nested import flatten
-from etl.pipeline import Pipeline
+from etl.pipeline import Pipeline, Transform
 from etl.run import run_pipeline
 from etl.sources import api
 from integrations.calls import RetryBudget
@@ -753,6 +753,21 @@ def test_the_cursor_moves_when_the_whole_list_has_been_read(web: Web, project: P
     assert [asked.params for asked in web.asked] == [{"page": page} for page in ("3", "4", "5")]
     assert loaded(project) == [1, 2, 3, 4, 5, 6, 7]
     assert report.state_after == {"cursor": "2024-01-07T00:00:00Z"}
+
+
+def test_rows_that_leave_the_quarantine_in_a_run_that_stops_at_a_page_are_told(
+    web: Web, project: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rules = Transform.model_validate({"validate": {"id": {"max": 6}}})
+    pipeline = loading(web).model_copy(update={"transform": rules, "quarantine_retention": timedelta(0)})
+    answer = pages_of(RECORDS, 2, lambda page, _: page)
+    web.answer = answer
+    assert run_pipeline(pipeline).quarantined == 1
+    web.answer = lambda asked: Reply(status=503) if asked.params["page"] == "3" else answer(asked)
+    with pytest.raises(SourceError):
+        run_pipeline(pipeline)
+    assert "pipeline customers: 1 old rows left the quarantine" in caplog.text
+    assert len(loaded(project)) == 6 + 4
 
 
 def test_without_resume_a_page_that_fails_loads_nothing(web: Web, project: Path) -> None:
