@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from resources.event_log import EventLogResource
 from resources.progress import RunProgress
+from resources.stripe import StripeResource
 from resources.warehouse import WarehouseResource
 
 
 def default_resources() -> dict[str, object]:
     """The resources by the names that assets, jobs and sensors ask for; configured by the environment."""
-    return {"event_log": EventLogResource(), "progress": RunProgress(), "warehouse": WarehouseResource()}
+    return {
+        "event_log": EventLogResource(),
+        "progress": RunProgress(),
+        "stripe": StripeResource(),
+        "warehouse": WarehouseResource(),
+    }
