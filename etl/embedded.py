@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import time
 from pathlib import Path
@@ -72,10 +71,11 @@ def _check_is_duckdb(path: Path, label: str, error: type[PivotalError]) -> None:
 
     DuckDB opens files of data (CSV, JSON, Parquet), too, but as a database in memory: what is written is gone with it.
     """
-    if not path.is_file() or not os.access(path, os.R_OK):
+    try:
+        with path.open("rb") as file:
+            head = file.read(16)
+    except OSError:  # it is not there, or may not be read: DuckDB says what is to be said
         return
-    with path.open("rb") as file:
-        head = file.read(16)
     if head and head[8:12] != b"DUCK":
         sqlite = head.startswith(b"SQLite format 3")
         hint = "write sqlite:///..., which it is" if sqlite else "the file is something else: name another one"

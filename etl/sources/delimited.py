@@ -28,6 +28,9 @@ _BLOCK = 4 << 20
 _LONGEST_PAUSE = 30
 """Seconds after which a block is read although none of those before it has been asked for."""
 
+_AHEAD = 32
+"""Blocks that Arrow reads ahead if nobody keeps it from that."""
+
 _BAD_AT_ONCE = 5_000
 _LONGEST_HEADER = 1 << 20
 
@@ -95,8 +98,14 @@ class Delimited:
         return names
 
     def _rows(self, stream: Stream, names: list[str], bad: _Bad, delimiter: str) -> Iterator[pa.RecordBatch]:
+        with closing(_Paced(stream)) as paced:
+            reader = self._reader(paced, names, bad, delimiter)
+            for rows in reader:
+                paced.go_on()
+                yield rows
+
+    def _reader(self, paced: _Paced, names: list[str], bad: _Bad, delimiter: str) -> pa.csv.CSVStreamingReader:
         source, text = self._source, dict.fromkeys(names, pa.string())
-        paced = _Paced(stream)
         reader = pa.csv.open_csv(
             paced,
             read_options=pa.csv.ReadOptions(
@@ -121,9 +130,7 @@ class Delimited:
         )
         if reader.schema != pa.schema(list(text.items())):
             raise SourceError(f"the header is read in two ways: {names} and {reader.schema.names}")
-        for rows in reader:
-            paced.go_on()
-            yield rows
+        return reader
 
 
 def check_header(file: str, names: list[str]) -> None:
@@ -188,17 +195,21 @@ def _no_rows(names: list[str]) -> pa.RecordBatch:
 
 
 class _Paced:
-    """A `Stream` that Arrow, which would read 32 blocks ahead, reads two ahead: each block gives it one batch."""
+    """A `Stream` that Arrow, which would read `_AHEAD`, reads two ahead: each block gives it one batch.
+
+    Once closed, it has no more: Arrow's thread waits for no turn that nobody gives, and nobody waits for the thread.
+    """
 
     closed = False
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
         self._turns = threading.Semaphore(3)
+        self._over = False
 
     def read(self, size: int = -1) -> bytes:
         self._turns.acquire(timeout=_LONGEST_PAUSE)
-        return self._stream.read(size)
+        return b"" if self._over else self._stream.read(size)
 
     def go_on(self) -> None:
         self._turns.release()
@@ -207,7 +218,8 @@ class _Paced:
         return True
 
     def close(self) -> None:
-        self.closed = True
+        self._over = True
+        self._turns.release(_AHEAD)
 
 
 class _Buffer(io.RawIOBase):

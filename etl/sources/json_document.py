@@ -47,16 +47,17 @@ class JsonDocument:
     def batches(self, file: File) -> Iterator[Batch]:
         """The rows."""
         number, waiting, start = 0, [], 0
-        twice: list[str] = []
+        twice: list[tuple[object, str]] = []
         with closing(Stream(file)) as stream, _told(file):
             prefix = f"{self._list}.item" if self._list else "item"
             bounded = _Bounded(file, stream)
             for record in ijson.items(bounded, prefix, map_type=_objects(twice)):
                 bounded.start = stream.taken
                 waiting.append(record)
-                if twice:
-                    where = f"record {number + len(waiting)}"
-                    raise SourceError(f"{file.name}: {where}: the key {twice[0]!r} stands twice in one object")
+                for wrong, key in twice:  # it may be in a later record: the parser is ahead
+                    if _holds(record, wrong):
+                        where = f"record {number + len(waiting)}"
+                        raise SourceError(f"{file.name}: {where}: the key {key!r} stands twice in one object")
                 if stream.taken - start >= _CHUNK:
                     self.position, start = stream.position, stream.taken
                     yield self._batch(file, waiting, number)
@@ -89,16 +90,22 @@ class _Bounded:
         return self._stream.read(size)
 
 
-def _objects(twice: list[str]) -> type[dict[str, Any]]:
-    """Objects that tell in `twice` which key came twice: ijson swallows what they would raise."""
+def _objects(twice: list[tuple[object, str]]) -> type[dict[str, Any]]:
+    """Objects that tell in `twice` which key of which came twice: ijson swallows what they would raise."""
 
     class Object(dict[str, Any]):
         def __setitem__(self, key: str, value: object) -> None:
             if key in self:
-                twice.append(key)
+                twice.append((self, key))
             super().__setitem__(key, value)
 
     return Object
+
+
+def _holds(value: object, wanted: object) -> bool:
+    """Whether it is, or has somewhere inside, that very object."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return value is wanted or any(_holds(each, wanted) for each in inner)
 
 
 @contextmanager

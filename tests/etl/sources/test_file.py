@@ -4,8 +4,7 @@ import bz2
 import gzip
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,6 +19,7 @@ from hypothesis import strategies as st
 from errors import SourceError
 from etl.sources import delimited, json_document, lines
 from tests.etl.sources.reading import read, source_of
+from tests.etl.users import someone_else
 
 
 def file(path: str, **options: Any) -> dict[str, Any]:
@@ -436,18 +436,6 @@ def test_what_may_not_be_read_is_told_and_is_no_empty_folder(name: str) -> None:
     assert caught.value.hint == "the user that reads needs the right to"
 
 
-@contextmanager
-def someone_else() -> Iterator[None]:
-    """Not root, who may read everything."""
-    user = os.geteuid()
-    if user == 0:
-        os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(user)
-
-
 @pytest.mark.parametrize(
     ("name", "begin", "message"),
     [
@@ -466,6 +454,16 @@ def test_a_text_without_an_end_does_not_fill_the_memory(
     with pytest.raises(SourceError) as caught:
         read(file(name))
     assert str(caught.value).startswith(message)
+
+
+def test_a_csv_that_is_not_read_to_its_end_is_let_go_at_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delimited, "_LONGEST_PAUSE", 3600)  # who waits for Arrow's thread fails by the test's timeout
+    (folder / "a.csv").write_bytes(b"id,text\n" + b"".join(b"%d,%s\n" % (id_, b"x" * 1000) for id_ in range(40_000)))
+    for _ in range(10):
+        with closing(source_of(file("a.csv")).open(None)) as reading:
+            batches = iter(reading)
+            assert next(batches).rows.num_rows
+            batches.close()  # type: ignore[attr-defined]
 
 
 def test_an_empty_ndjson_file_has_no_rows(folder: Path) -> None:
