@@ -153,6 +153,7 @@ def _result_problems(document: Document, columns: list[str]) -> Iterator[Problem
     """Names of result columns that the rules do not make."""
     yield from _named_problems(document, ("destination", "key"), columns)
     yield from _named_problems(document, ("destination", "version"), columns)
+    yield from _named_problems(document, ("partitions", "by"), columns)
 
 
 def _children_problems(document: Document, transform: Transform, columns: list[str]) -> Iterator[Problem]:

@@ -120,6 +120,12 @@ def test_a_file_that_is_no_duckdb_database_is_not_taken_for_one(
         ),
         ([SOURCE, "transform: {convert: {amount: decimal(18,2)}}", DESTINATION], "a comma ends a value inside { }"),
         (
+            [SOURCE, "transform: {convert: {id: date}}", DESTINATION, "partitions: {by: idd, values: [a]}"],
+            "there is no such column: 'idd'\n  hint: did you mean `id`?",
+        ),
+        ([SOURCE, "transform: {schema: Orders}", DESTINATION], "`schema` is not written as it must be: 'Orders'"),
+        (["source: {type: api, url: 'https://a.example', concurrency: 99}", DESTINATION], "is more than 32: '99'"),
+        (
             [SOURCE, "destination: {type: file, path: lake, write: append}", "partitions: {by: id, values: [a]}"],
             "need a folder of their own for each `id`: 'id'\n  hint: name it in `path`: data/lake/orders/{id}",
         ),
