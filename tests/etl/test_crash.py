@@ -39,6 +39,14 @@ _PROCESSES.set_forkserver_preload(
 )
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _forking() -> None:
+    """The server that forks is there: a run's time has nothing of its start, so kills are spread over the run."""
+    process = _PROCESSES.Process(target=exec, args=("",))
+    process.start()
+    process.join()
+
+
 @pytest.mark.timeout(120 + 5 * RUNS)
 @pytest.mark.parametrize("kind", [*SQL, "parquet", "csv", S3])
 def test_a_run_killed_at_any_moment_and_started_again_ends_as_if_undisturbed(

@@ -48,7 +48,7 @@ def test_what_a_tables_own_rule_refuses_is_an_error_that_leaves_the_table_as_it_
     text = "VARCHAR(20)" if database.kind == "mariadb" else "TEXT"
     database.query(f"CREATE TABLE orders (id BIGINT PRIMARY KEY, c {text} CHECK (length(c) <= 3))")
     database.query("INSERT INTO orders VALUES (1, 'old')")
-    destination = database.destination(write, **({"key": ["id"]} if write == "merge" else {}))
+    destination = database.destination(write, **_key(write))
 
     with pytest.raises(DestinationError, match=r"(?i)constraint") as error:
         load(destination, rows(id=[2, 3], c=["new", "long"]), state={"cursor": 3})
@@ -66,9 +66,7 @@ def test_a_null_in_a_column_that_takes_none_is_an_error_with_the_rule_to_add(
     embedded.query("CREATE TABLE orders (id BIGINT PRIMARY KEY, c TEXT NOT NULL)")
 
     with pytest.raises(DestinationError, match=r"NOT NULL constraint failed: orders\.c") as error:
-        load(
-            embedded.destination(write, **({"key": ["id"]} if write == "merge" else {})), rows(id=[2, 3], c=["x", None])
-        )
+        load(embedded.destination(write, **_key(write)), rows(id=[2, 3], c=["x", None]))
 
     assert "required: true" in str(error.value.hint)
     assert embedded.rows() == []
@@ -81,7 +79,7 @@ def test_a_length_that_the_database_does_not_keep_to_cuts_no_text(
     embedded.query("CREATE TABLE orders (id BIGINT PRIMARY KEY, c VARCHAR(3))")
 
     load(
-        embedded.destination(write, **({"key": ["id"]} if write == "merge" else {})),
+        embedded.destination(write, **_key(write)),
         rows(id=[1], c=["longer than three"]),
     )
 
@@ -99,6 +97,10 @@ def test_a_decimal_column_with_fewer_digits_takes_what_is_converted_to_it(projec
 
     assert (report.loaded, report.quarantined) == (1, 2)
     assert [(row["id"], str(row["n"])) for row in typed.rows()] == [(1, "1.25")]
+
+
+def _key(write: str) -> dict[str, Any]:
+    return {"key": ["id"]} if write == "merge" else {}
 
 
 def _pipeline(database: Backend, kind: str = "integer", **transform: Any) -> Pipeline:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
@@ -73,7 +73,7 @@ def test_a_trigger_that_raises_is_told_in_its_words_and_nothing_is_published(
     assert destination.state() is None
 
 
-def _key(write: str) -> dict[str, object]:
+def _key(write: str) -> dict[str, Any]:
     return {"key": ["id"]} if write == "merge" else {}
 
 
