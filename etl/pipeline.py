@@ -32,6 +32,8 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, PydanticCustomError
 
+from etl.services import NotKnownError, spelled_out
+
 _NAME = r"[a-z][a-z0-9_]{0,62}"
 _RESERVED = {
     *keyword.kwlist,
@@ -176,7 +178,7 @@ def _folder(value: str) -> str:
         raise ValueError("a `{` or `}` that names no column; write {column}")
     fixed, placeholder, _ = path.partition("{")
     if placeholder and fixed.rpartition("/")[0].strip("/") in {"", "s3:"}:
-        raise ValueError("no folder before the first {column}; write one: data/lake/orders/{country}")
+        raise ValueError("`path` has no folder before the first {column}; write one: data/lake/orders/{country}")
     return value
 
 
@@ -379,7 +381,9 @@ class FileSource(Model):
     format: Literal["csv", "fixed", "ndjson", "json", "parquet", "excel"] | None = Field(
         None, description="Told by the name if not given; `fixed` is text with columns of a fixed width."
     )
-    delimiter: Character | None = Field(None, description="CSV only: a comma, in .tsv files a tab, if not given.")
+    delimiter: Character | None = Field(
+        None, description='CSV only: a comma, in .tsv files a tab, if not given; "\\t" is a tab.'
+    )
     quote: Character | None = Field('"', description="CSV only: what stands around quoted cells; null: nothing does.")
     escape: Character | None = Field(
         None, description='CSV only: what takes the meaning from the next character; "" in a quoted cell needs none.'
@@ -456,7 +460,12 @@ class ApiParameter(Model):
 
 
 class ApiIncremental(Incremental, ApiParameter):
-    """As for databases; the cursor is also sent to the API so that it answers with new records only."""
+    """As for databases; the cursor is also sent to the API so that it answers with new records only.
+
+    With `service`, cursor and parameter are known.
+    """
+
+    model_config = ConfigDict(json_schema_extra=lambda schema: _not_needed(schema, "cursor", "param"))
 
     param: Text = Field(description="Parameter that takes the cursor: created[gte].")
 
@@ -569,10 +578,21 @@ def placeholders(url: str) -> list[str]:
     return re.findall(r"(?<!\$)\{([^{}]*)\}", url)
 
 
+def _not_needed(schema: dict[str, Any], *keys: str) -> None:
+    """For editors: keys that need not stand in the file where `service` says them."""
+    schema["required"] = [key for key in schema["required"] if key not in keys]
+
+
 class ApiSource(Model):
-    """JSON records over HTTP, page by page."""
+    """JSON records over HTTP, page by page. Needs `url`, or `service` and `resource`."""
+
+    model_config = ConfigDict(json_schema_extra=lambda schema: _not_needed(schema, "url"))
 
     type: Literal["api"]
+    service: Literal["stripe"] | None = Field(
+        None, description="A service that is known by name: its address, key, pages and cursor need not be said."
+    )
+    resource: Text | None = Field(None, description="With `service`: what is read of it: invoices.")
     url: Address = Field(
         description="Where the first page is: https://api.example.com/v1/customers; with `for_each` what is in braces "
         "is a field of the other list's record: .../customers/{id}/invoices."
@@ -600,6 +620,16 @@ class ApiSource(Model):
         description="A run that fails at a page keeps what it has read, and the next one goes on there; only for lists "
         "that grow at their end.",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_by_name(cls, value: object) -> object:
+        if not isinstance(value, dict) or not {"service", "resource"} & value.keys():
+            return value
+        try:
+            return spelled_out(value)
+        except NotKnownError as error:
+            raise PydanticCustomError("value_error", f"{error}".replace("{", "{{"), {"at": error.key}) from None
 
     @field_validator("pagination", "incremental")
     @classmethod
@@ -1045,7 +1075,7 @@ class Partitions(Model):
                 raise ValueError(
                     f"`values` beside `{time[0]}`; leave one of them out"
                     if values
-                    else "neither by time nor by value; give `every` and `start`, or `values`"
+                    else "`partitions` are neither by time nor by value; give `every` and `start`, or `values`"
                 )
         if len(set(values)) < len(values):
             raise ValueError("one value twice; name each of them once")
@@ -1166,6 +1196,9 @@ def _unpartitionable(by: str, partitions: Partitions, data: dict[str, Any]) -> s
         f"`{by}` is not in the result; name it in `map`": (
             not transform.keeps_rest and by not in [*transform.named_columns, *transform.derive]
         ),
+        f"`{by}` is text in such files; convert it to date, timestamp or timestamptz": (
+            partitions.every and not conversion and by not in transform.derive and _is_text(data["source"])
+        ),
         f"`{by}` is converted to {kind}, which is no time; convert it to date, timestamp or timestamptz": (
             partitions.every and not kind.startswith(("date", "timestamp"))
         ),
@@ -1180,6 +1213,11 @@ def _unpartitionable(by: str, partitions: Partitions, data: dict[str, Any]) -> s
         ),
     }
     return next((reason for reason, applies in reasons.items() if applies), None)
+
+
+def _is_text(source: Source) -> bool:
+    """Whether every column of the source is text."""
+    return isinstance(source, FileSource) and (source.format or file_format(source.path)) in {"csv", "fixed"}
 
 
 def _has_folder(path: str, column: str) -> bool:
