@@ -12,6 +12,7 @@ from functools import cached_property
 
 import pyarrow as pa
 
+from errors import DestinationError
 from etl.destinations.merge import Merge
 from etl.destinations.names import Name
 from etl.destinations.sql import Database, Table, create, widen
@@ -72,9 +73,10 @@ class ChildMerger:
         if not self._rows.made:
             return 0
         names = ", ".join(quoted(column.name) for column in self._rows.columns.values())
-        return database.run(f"""
-            INSERT INTO {table.name.sql} ({names})
-            SELECT {names} FROM {self._rows.name.sql} JOIN {self._came.name.sql} ON {PARENT} = {NUMBER}""")
+        counting = f"FROM {self._rows.name.sql} JOIN {self._came.name.sql} ON {PARENT} = {NUMBER}"
+        inserted = database.run(f"INSERT INTO {table.name.sql} ({names}) SELECT {names} {counting}")
+        check_all(self._target.table, database.query(f"SELECT count(*) {counting}")[0][0], inserted)
+        return inserted
 
     def _keep_newest(self, parent: Table) -> None:
         """Forgets the rows that came and do not count."""
@@ -122,6 +124,19 @@ class ChildMerger:
     @cached_property
     def _parent(self) -> Table:
         return Table(self._database(), self._parent_target)
+
+
+def check_all(table: str, given: int, inserted: int) -> None:
+    """Lets a load pass that has lost no child row.
+
+    Raises:
+        DestinationError: The table did not take all that it was given.
+    """
+    if inserted != given:
+        raise DestinationError(
+            f"{table}: {given} child rows were to be inserted, but {inserted} were",
+            hint="a trigger or a rule of the table changes what is inserted: drop it, or load into another table",
+        )
 
 
 class _Stage:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -11,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from etl.destinations.beside import Beside, BesideLoad, Run
-from etl.destinations.children import NUMBER, PARENT
+from etl.destinations.children import NUMBER, PARENT, check_all
 from etl.destinations.warehouse import Scope, Target, Transaction, open_warehouse
 from etl.pipeline import ChildTable, DatabaseDestination
 from etl.stream import BadRow, ChildRows, Loaded
@@ -78,9 +79,11 @@ class TableDestination(Beside):
     def _child_target(self, name: str, child: ChildTable) -> Target:
         """A merge puts the child rows of the rows that come in the place of those that they had."""
         target, merges = self._target, self._target.write == "merge"
-        scope = target.scope and not merges and replace(target.scope, column=child.keys[target.scope.column])
+        scope = None
+        if target.scope and not merges:
+            scope = replace(target.scope, column=child.keys[target.scope.column])
         key = [*(child.keys[column] for column in target.key), child.position] if target.key else ()
-        return Target(name, target.write, key, scope=scope or None, parent=target if merges else None)
+        return Target(name, target.write, key, scope=scope, parent=target if merges else None)
 
 
 class TableLoad(BesideLoad):
@@ -91,6 +94,7 @@ class TableLoad(BesideLoad):
         self._target, self._writer, self._complete = target, transaction.writer(target), True
         self._children = {name: transaction.writer(child) for name, child in children.items()}
         self._first = self._written = 0
+        self._given = Counter[str]()
 
     def write(self, rows: pa.RecordBatch) -> None:
         """See `Load.write`."""
@@ -99,7 +103,7 @@ class TableLoad(BesideLoad):
         if self._children and self._target.write == "merge":
             told = {*self._target.key, self._target.version}
             came = rows.select([name for name in rows.schema.names if name in told])
-            numbered = came.append_column(NUMBER, pa.array(range(self._first, self._written), pa.int64()))
+            numbered = came.append_column(NUMBER, pa.arange(self._first, self._written))
             for writer in self._children.values():
                 writer.write(numbered)
 
@@ -109,6 +113,7 @@ class TableLoad(BesideLoad):
         if self._target.write == "merge":
             rows = rows.append_column(PARENT, pc.add(children.parents, self._first))
         self._children[children.table].write(rows)
+        self._given[children.table] += rows.num_rows
 
     def quarantine(self, rows: Sequence[BadRow]) -> None:
         """See `Load.quarantine`."""
@@ -123,5 +128,7 @@ class TableLoad(BesideLoad):
         if self._target.delete_missing and not self._complete:
             logger.warning("%s: rows were quarantined, so no missing rows were deleted", self._target.table)
         loaded = self._writer.finish(complete=self._complete)
-        children = {name: writer.finish(complete=self._complete) for name, writer in self._children.items()}
-        return replace(loaded, children={name: child.inserted for name, child in children.items()})
+        children = {name: writer.finish(complete=self._complete).inserted for name, writer in self._children.items()}
+        for name, inserted in children.items() if self._target.write != "merge" else ():
+            check_all(name, self._given[name], inserted)
+        return replace(loaded, children=children)
