@@ -123,6 +123,12 @@ def test_a_file_that_is_no_duckdb_database_is_not_taken_for_one(
             [SOURCE, "transform: {convert: {id: date}}", DESTINATION, "partitions: {by: idd, values: [a]}"],
             "there is no such column: 'idd'\n  hint: did you mean `id`?",
         ),
+        (
+            [SOURCE, DESTINATION, "partitions: {by: amount, every: day, start: 2024-01-01}"],
+            "`amount` is text in such files: 'amount'\n  hint: convert it to date",
+        ),
+        ([SOURCE, DESTINATION, "partitions: {by: amount}"], "`partitions` are neither by time nor by value"),
+        ([SOURCE, "destination: {type: file, path: '{id}', write: append}"], "`path` has no folder before the first"),
         ([SOURCE, "transform: {schema: Orders}", DESTINATION], "`schema` is not written as it must be: 'Orders'"),
         (["source: {type: api, url: 'https://a.example', concurrency: 99}", DESTINATION], "is more than 32: '99'"),
         (
