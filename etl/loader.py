@@ -14,10 +14,11 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from errors import ConfigError, Problem
+from errors import ConfigError, PivotalError, Problem
 from etl.documents import Document, read
 from etl.mistakes import explain
-from etl.pipeline import Pipeline, plain_name
+from etl.pipeline import ApiSource, BearerAuth, Pipeline, plain_name
+from etl.services import SERVICES
 from etl.variables import find_problems, resolve
 
 __all__ = ["check", "load_pipelines", "read_pipelines", "resolve"]
@@ -123,9 +124,26 @@ def _read(path: Path) -> _File:
         data = {**data, "name": "unnamed" if file.problems else path.stem}
     try:
         file.pipeline = Pipeline.model_validate(data)
+        file.problems += _service_problems(document, file.pipeline)
     except ValidationError as error:
         file.problems += explain(document, error)
     return file
+
+
+def _service_problems(document: Document, pipeline: Pipeline) -> list[Problem]:
+    """What a service that is known by name needs, and the file does not show: variables of the environment."""
+    source = pipeline.source
+    if not isinstance(source, ApiSource) or source.service is None:
+        return []
+    own = SERVICES[source.service].keys["auth"]
+    if source.auth != BearerAuth(**own):
+        return []
+    try:
+        resolve(own["token"])
+    except PivotalError as error:
+        hint = "set it in the environment or in .env, or say `auth` here"
+        return [document.problem(("source", "service"), error.message, hint)]
+    return []
 
 
 def _file_name_problems(document: Document, stem: str) -> list[Problem]:

@@ -27,7 +27,10 @@ SHOWN = [
 
 
 @pytest.mark.parametrize(("page", "number", "text"), SHOWN, ids=[f"{page}-{number}" for page, number, _ in SHOWN])
-def test_a_pipeline_in_the_documentation_has_no_mistake(page: str, number: int, text: str, project: Path) -> None:
+def test_a_pipeline_in_the_documentation_has_no_mistake(
+    page: str, number: int, text: str, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIVOTAL_STRIPE_API_KEY", "sk_test_of_the_tests")
     for path in re.findall(r"schema: (\S+\.py):", text):
         (project / path).parent.mkdir(parents=True)
         (project / path).write_text(SCHEMA)

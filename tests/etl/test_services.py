@@ -118,10 +118,12 @@ def test_the_version_is_the_one_whose_shapes_the_project_reads() -> None:
         (["resource: invoices"], 4, "`resource` is without `service`"),
         ([], 3, "`url` is missing in `source`"),
     ],
+    ids=["service", "no resource", "resource", "url", "cursor", "no service", "neither"],
 )
 def test_a_source_that_is_not_known_like_this_is_refused_at_its_place(
-    tmp_path: Path, source: list[str], line: int, told: str
+    tmp_path: Path, source: list[str], line: int, told: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("PIVOTAL_STRIPE_API_KEY", "sk_test_of_the_tests")
     text = "\n  ".join(["description: d\nsource:", "type: api", *source])
     (tmp_path / "shown.yaml").write_text(
         f"{text}\ndestination: {{type: database, connection: 'sqlite:///x', table: t, write: merge, key: [id]}}\n"
@@ -129,3 +131,14 @@ def test_a_source_that_is_not_known_like_this_is_refused_at_its_place(
     _, problems = read_pipelines([tmp_path / "shown.yaml"])
     assert [(problem.line, told in problem.message) for problem in problems] == [(line, True)], problems
     assert all(problem.hint for problem in problems)
+
+
+@pytest.mark.parametrize("auth", ["", "  auth: {type: bearer, token: '${OTHER_KEY:-sk_test_2}'}\n"], ids=["", "own"])
+def test_a_key_that_is_not_set_is_told_before_anything_runs(tmp_path: Path, auth: str) -> None:
+    (tmp_path / "shown.yaml").write_text(
+        f"description: d\nsource:\n  type: api\n  service: stripe\n  resource: invoices\n{auth}"
+        "destination: {type: database, connection: 'sqlite:///x', table: t, write: merge, key: [id]}\n"
+    )
+    _, problems = read_pipelines([tmp_path / "shown.yaml"])
+    message = "the environment variable PIVOTAL_STRIPE_API_KEY is not set"
+    assert [(problem.line, problem.message) for problem in problems] == ([] if auth else [(4, message)])
