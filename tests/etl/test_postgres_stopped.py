@@ -18,6 +18,7 @@ from errors import DestinationError, PivotalError, SourceError
 from etl.destinations import open_destination
 from etl.pipeline import Pipeline
 from etl.run import run_pipeline
+from etl.sources import postgresql, rows
 from etl.stream import RunReport
 from tests.services.process import ServerProcess
 
@@ -56,8 +57,10 @@ def test_a_run_whose_destination_stops_is_told_and_a_rerun_ends_as_if_undisturbe
 
 
 def test_a_run_whose_source_stops_is_told_and_a_rerun_ends_as_if_undisturbed(
-    project: Path, postgres_url: str, postgres_process: ServerProcess
+    project: Path, postgres_url: str, postgres_process: ServerProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    for module in (postgresql, rows):  # so that most of the rows are still with the server
+        monkeypatch.setattr(module, "BATCH_BYTES", 1 << 20)
     with psycopg.connect(postgres_url) as connection:
         connection.execute("CREATE TABLE orders (id INTEGER PRIMARY KEY, change INTEGER, note TEXT)")
         connection.execute("INSERT INTO orders SELECT n, n, 'old' FROM generate_series(0, 999) AS n")
