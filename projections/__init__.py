@@ -12,9 +12,9 @@ PROJECTIONS: Mapping[str, Callable[[Event], Sequence[Row]]] = {
     "sendgrid": sendgrid.project,
     "stripe": stripe.project,
 }
-"""By the first part of an event's type. A projection is a pure function of one event."""
+"""By the first part of an event's type, behind `pivotal.` if ours. A projection is a pure function of one event."""
 
-PATTERNS = tuple(f"{source}.*" for source in PROJECTIONS)
+PATTERNS = (*(f"{source}.*" for source in PROJECTIONS), sendgrid.SENT)
 """The types of the events that projections take."""
 
 TABLES: Sequence[type[Row]] = (
@@ -32,4 +32,4 @@ def project(event: Event) -> Sequence[Row]:
     Raises:
         ProjectionError: The event is not what its type promises.
     """
-    return PROJECTIONS[event.type.partition(".")[0]](event)
+    return PROJECTIONS[event.type.removeprefix("pivotal.").partition(".")[0]](event)

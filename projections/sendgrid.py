@@ -1,4 +1,7 @@
-"""SendGrid's events -> `email_messages` and `email_suppressions`.
+"""SendGrid's events, and ours of mails that it took -> `email_messages` and `email_suppressions`.
+
+A mail's first row is made when SendGrid takes it (`sent`), of our own event; SendGrid's events then tell how far it
+came, in the same row. Our event holds no address, so rows are known by message id and a pseudonym of the recipient.
 
 A message's status only moves forward: the furthest one wins, whenever its event comes; among events of one status the
 latest. `bounce` stands after `delivered`, for a mail server may accept first and refuse later; such late bounces may
@@ -15,10 +18,14 @@ from typing import Annotated
 from pydantic import AfterValidator, AliasChoices, AliasPath, Field
 
 from events.envelope import Event
+from integrations.pseudonyms import recipient_of
 from projections.tables import Id, ProjectionError, Row, Text, rank
 
+SENT = "pivotal.sendgrid.email.sent"
+"""The type of the event that SendGrid took a mail of ours (`integrations.sendgrid`)."""
+
 _STATUSES = {
-    "processed": 1, "deferred": 2, "delivered": 3, "dropped": 4, "bounce": 5, "open": 6, "click": 7,
+    "sent": 0, "processed": 1, "deferred": 2, "delivered": 3, "dropped": 4, "bounce": 5, "open": 6, "click": 7,
     "unsubscribe": 8, "group_unsubscribe": 8, "spamreport": 9,
 }  # fmt: skip
 
@@ -27,20 +34,35 @@ _GROUP = {"group_unsubscribe": True, "group_resubscribe": False}
 
 
 def project(event: Event) -> Sequence[Row]:
-    """The rows that one of SendGrid's events tells of; none for events of other things.
+    """The rows that an event tells of; none for events of other things.
 
     Raises:
         ProjectionError: The event is not what its type promises.
     """
+    if event.type == SENT:
+        return _sent(event)
     kind = event.type.removeprefix("sendgrid.")
     return [*_message(kind, event), *_suppression(kind, event)]
+
+
+def _sent(event: Event) -> Sequence[Row]:
+    recipients = event.data.get("recipients")
+    if not isinstance(recipients, list) or not all(isinstance(one, dict) for one in recipients):
+        raise ProjectionError(f"{event.type} does not fit email_messages: data.recipients: not a list of objects")
+    return [
+        EmailMessage.of(event, status="sent", recipient=one.get("recipient"), operation_key=one.get("operation_key"))
+        for one in recipients
+    ]
 
 
 def _message(kind: str, event: Event) -> Sequence[Row]:
     tells_of_address = kind in _LISTS or kind in _GROUP
     if kind not in _STATUSES or (tells_of_address and "sg_message_id" not in event.data):
         return []
-    return [EmailMessage.of(event, status=kind)]
+    row = EmailMessage.of(event, status=kind, recipient="-", operation_key=event.data.get("operation_key"))
+    if row.email is None:
+        raise ProjectionError(f"{event.type} does not fit email_messages: data.email: Field required")
+    return [row.model_copy(update={"recipient": recipient_of(row.message_id, row.email)})]
 
 
 def _suppression(kind: str, event: Event) -> Sequence[Row]:
@@ -71,14 +93,19 @@ class EmailMessage(Row):
     """One row per message and recipient: how far it came."""
 
     table = "email_messages"
-    key = ("message_id", "email")
+    key = ("message_id", "recipient")
     source = "sendgrid"
 
     message_id: Annotated[Id, AfterValidator(_sent_id)] = Field(
-        validation_alias=AliasPath("data", "sg_message_id"), description="X-Message-Id, as sending returned it."
+        validation_alias=AliasChoices(AliasPath("data", "sg_message_id"), AliasPath("data", "message_id")),
+        description="X-Message-Id, as sending returned it.",
     )
-    email: Address = Field(validation_alias=AliasPath("data", "email"), description="Recipient, lower case.")
-    status: Id = Field(description="The furthest status: processed, deferred, delivered, dropped, bounce, open, ...")
+    recipient: Id = Field(description="What the recipient is called until SendGrid tells the address.")
+    email: Address | None = Field(
+        None, validation_alias=AliasPath("data", "email"), description="Recipient, lower case; none while `sent`."
+    )
+    status: Id = Field(description="The furthest status: sent, processed, deferred, delivered, dropped, bounce, ...")
+    operation_key: Text | None = Field(None, description="The key of the operation that sent it, if we did.")
     reason: Text | None = Field(
         None,
         validation_alias=AliasChoices(AliasPath("data", "reason"), AliasPath("data", "response")),

@@ -5,9 +5,11 @@ from typing import Any
 import pytest
 
 from events.envelope import Event
+from integrations.pseudonyms import recipient_of
 from projections import project
+from projections.sendgrid import SENT
 from projections.tables import ProjectionError
-from tests.projections.samples import NOON, sendgrid_event
+from tests.projections.samples import NOON, event, sendgrid_event
 
 
 def rows(event: Event) -> dict[str, dict[str, Any]]:
@@ -17,6 +19,47 @@ def rows(event: Event) -> dict[str, dict[str, Any]]:
 def test_a_message_is_known_by_the_id_that_sending_returned() -> None:
     told = rows(sendgrid_event("delivered", "e1"))["email_messages"]
     assert (told["message_id"], told["email"]) == ("14c5d75ce93.dfd.64b469", "ann@example.com")
+
+
+def sent(*addresses: str) -> Event:
+    id_ = "14c5d75ce93.dfd.64b469"
+    recipients = [{"recipient": recipient_of(id_, address), "operation_key": "k1"} for address in addresses]
+    return event(SENT, id_, NOON - 1, {"message_id": id_, "recipients": recipients})
+
+
+def test_a_mail_is_one_row_from_sending_on() -> None:
+    (first,) = project(sent("ann@example.com"))
+    before, after = first.record(), rows(sendgrid_event("processed", "e1", operation_key="k1"))["email_messages"]
+    assert {name: before[name] for name in first.key} == {name: after[name] for name in first.key}
+    assert (before["status"], before["email"], before["operation_key"]) == ("sent", None, "k1")
+    assert (after["status"], after["email"], after["operation_key"]) == ("processed", "ann@example.com", "k1")
+    assert str(before["version"]) < str(after["version"])
+
+
+def test_a_mail_has_a_row_for_each_recipient() -> None:
+    told = project(sent("ann@example.com", "bob@example.com"))
+    assert len({row.record()["recipient"] for row in told}) == 2
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"message_id": "m1"},
+        {"message_id": "m1", "recipients": ["ann@example.com"]},
+        {"message_id": "m1", "recipients": [{}]},
+        {"recipients": [{"recipient": "r1"}]},
+    ],
+)
+def test_what_is_not_told_as_a_sent_mail_is_refused(data: dict[str, Any]) -> None:
+    with pytest.raises(ProjectionError, match="does not fit email_messages"):
+        project(event(SENT, "m1", NOON, data))
+
+
+def test_a_delivery_without_an_address_is_refused() -> None:
+    nobody = sendgrid_event("delivered", "e1")
+    del nobody.data["email"]
+    with pytest.raises(ProjectionError, match=r"data\.email: Field required"):
+        project(nobody)
 
 
 @pytest.mark.parametrize("rest", [".filter0905p1mdw1-4434-59E0C6FF-3.0", ".recvd-5f5b5d8c7-1-63A0.1", ""])

@@ -122,7 +122,16 @@ WRONG: list[tuple[dict[str, Any], str | None, str]] = [
     ({"custom_args": {"order": 4711}}, None, "Bad Request"),
     ({"subject": 5}, None, "Bad Request"),
     ({"sbuject": "x"}, "sbuject", NOT_ACTED_ON),
-    ({"template_id": "d-1"}, "template_id", NOT_ACTED_ON),
+    ({"subject": ""}, "subject", "at least one character"),
+    ({"template_id": "d-1"}, "template_id", "must be a valid GUID"),
+    ({"send_at": 4_000_000_000}, "send_at", "72 hours in advance is forbidden"),
+    ({"personalizations": [{"to": [TWICE], "send_at": 4_000_000_000}]}, "personalizations.0.send_at", "72 hours"),
+    ({"attachments": [{"content": "§", "filename": "a.txt"}]}, "attachments.0.content", "must be base64 encoded"),
+    ({"attachments": [{"content": "YQ=="}]}, "attachments.0.filename", "filename is required"),
+    ({"attachments": [{"content": "YQ==", "filename": "a\r\nb"}]}, "attachments.0.filename", "CRLF"),
+    ({"attachments": [{"content": "YQ==", "filename": "a", "disposition": "x"}]}, "attachments.0.disposition", ""),
+    ({"asm": {"group_id": 7}}, "asm.group_id", "must be a valid Group ID on your account"),
+    ({"batch_id": "x"}, "batch_id", NOT_ACTED_ON),
 ]  # fmt: skip
 
 

@@ -1,0 +1,148 @@
+"""The way to SendGrid: its SDK, one retry budget, one circuit breaker."""
+
+from __future__ import annotations
+
+import http.client
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Literal
+
+from integrations.breaker import USUAL_BREAKER, BreakerPolicy
+from integrations.calls import USUAL_BUDGET, Calls, Operation, RetryBudget, silence
+from integrations.metrics import State
+from integrations.sendgrid.errors import SendGridIntegrationError, garbled, refused, unreached
+
+if TYPE_CHECKING:
+    from pydantic import SecretStr
+    from sendgrid import SendGridAPIClient
+
+    from events.log import EventLog
+
+Method = Literal["get", "post", "put", "patch", "delete"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SendGridConfig:
+    """How SendGrid is reached.
+
+    Args:
+        api_key: The API key (`SG....`).
+        api_base: Where SendGrid's API answers; `https://api.eu.sendgrid.com` for an account in the EU.
+        timeout: Seconds to connect, and without a byte of the answer.
+        retry: How often a call is tried.
+        breaker: When SendGrid is left alone.
+        job_timeout: Seconds that a job of SendGrid's (adding contacts, removing them) is followed.
+        job_wait: Seconds between the first two looks at a job; they become longer, up to 30.
+    """
+
+    api_key: SecretStr
+    api_base: str = "https://api.sendgrid.com"
+    timeout: float = 30.0
+    retry: RetryBudget = USUAL_BUDGET
+    breaker: BreakerPolicy | None = USUAL_BREAKER
+    job_timeout: float = 900.0
+    job_wait: float = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What SendGrid answered.
+
+    Args:
+        data: The JSON; None if there is none.
+        headers: The headers.
+    """
+
+    data: Any
+    headers: Mapping[str, str]
+
+
+class Client:
+    """Makes the calls that SendGrid's operations are made of.
+
+    Args:
+        config: How SendGrid is reached.
+        events: Where changes are told; None: nowhere but in the log.
+    """
+
+    def __init__(self, config: SendGridConfig, events: EventLog | None = None) -> None:
+        self.config = config
+        self._calls = Calls(
+            "sendgrid", error=SendGridIntegrationError, budget=config.retry, breaker=config.breaker, events=events
+        )
+
+    @cached_property
+    def sdk(self) -> SendGridAPIClient:
+        """The SDK's client: for what is not wrapped here. It retries nothing by itself."""
+        from sendgrid import SendGridAPIClient
+
+        silence("python_http_client")  # at DEBUG it logs the API key
+        api = SendGridAPIClient(self.config.api_key.get_secret_value(), host=self.config.api_base.rstrip("/"))
+        api.client.timeout = self.config.timeout  # the SDK would wait for ever
+        # All calls share this dict, and the first one with a body would write to it while other threads read.
+        api.client.request_headers["Content-Type"] = "application/json"
+        return api
+
+    @property
+    def circuit(self) -> State:
+        """Where the circuit breaker stands: `closed`, `half_open`, `open`."""
+        return self._calls.circuit
+
+    def ask(
+        self,
+        operation: str,
+        method: Method,
+        path: str,
+        *,
+        body: Mapping[str, Any] | None = None,
+        query: Mapping[str, Any] | None = None,
+        unsure: str | None = None,
+    ) -> Answer:
+        """Makes a call within the retry budget.
+
+        Args:
+            operation: What it is: `templates.create`.
+            method: HTTP method.
+            path: Behind `/v3/`; ids in it are quoted.
+            body: JSON.
+            query: Parameters in the URL.
+            unsure: For a call that must not be done twice: what to do if it is not certain whether it was done. It is
+                repeated only if it certainly was not. None: it is safe to repeat.
+
+        Raises:
+            SendGridIntegrationError: SendGrid refused it, or could not be reached within the budget.
+        """
+        from python_http_client.exceptions import HTTPError
+
+        lost = False
+
+        def once() -> Answer:
+            nonlocal lost
+            try:
+                answer = getattr(self.sdk.client._(path), method)(request_body=body, query_params=query)
+                return Answer(answer.to_dict, answer.headers)
+            except HTTPError as error:
+                if lost and method == "delete" and error.status_code == 404:
+                    return Answer(None, error.headers)  # a try whose answer got lost has done it
+                lost = lost or error.status_code >= 500
+                raise refused(error, operation, unsure) from error
+            except (OSError, http.client.HTTPException) as error:
+                lost = True
+                raise unreached(error, operation, unsure) from error
+            except ValueError as error:
+                raise garbled(operation, unsure) from error
+
+        return self._calls.call(Operation(operation), once)
+
+    def tell(self, what: str, aggregate: tuple[str, str], data: Mapping[str, Any], *, key: str | None = None) -> None:
+        """Tells of a change that is made; see `Calls.announce`."""
+        self._calls.announce(what, aggregate, data, key=key)
+
+
+def batched(values: Iterable[str], size: int) -> Iterator[list[str]]:
+    """The values in lists of at most `size`: what a request may have."""
+    rest = iter(values)
+    while some := [*islice(rest, size)]:
+        yield some
