@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
-from pydantic import Field, SecretStr
+from pydantic import AliasChoices, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -44,6 +45,12 @@ class Settings(BaseSettings):
 
     gateway_host: str = Field("127.0.0.1", description="Address that the gateway listens on.")
     gateway_port: int = Field(8000, ge=0, le=65535, description="Port that the gateway listens on.")
+    gateway_url: str | None = Field(
+        None,
+        pattern="^https?://",
+        description="The gateway's address as the outside calls it: https://hooks.example.com. Twilio signs it; if it "
+        "is not given, the request's own is taken, which a proxy in between changes.",
+    )
     webhook_tolerance: int = Field(
         300, gt=0, description="Seconds that a webhook's timestamp may be away from now, either way."
     )
@@ -60,12 +67,62 @@ class Settings(BaseSettings):
     sendgrid_webhook_keys: str | None = Field(
         None, description="SendGrid's public verification keys (base64 or PEM), comma-separated."
     )
+    twilio_api_base: str = Field("https://api.twilio.com", description="Where Twilio's API answers.")
+    twilio_account_sid: str | None = Field(None, description="Twilio's account (AC...).")
+    twilio_api_key: str | None = Field(
+        None, description="The SID of Twilio's API key (SK...); without one, twilio_secret is the auth token."
+    )
+    twilio_secret: SecretStr | None = Field(None, description="The secret of Twilio's API key, or the auth token.")
+    twilio_status_callback: str | None = Field(
+        None,
+        pattern="^https?://",
+        description="Where Twilio tells what becomes of messages: https://hooks.example.com/webhooks/twilio.",
+    )
+    twilio_webhook_tokens: SecretStr | None = Field(
+        None, description="Twilio's auth tokens, comma-separated, which sign its webhooks; any of them is accepted."
+    )
 
     s3_endpoint_url: str | None = Field(
         None,
         pattern="^https?://",
-        description="Where S3 answers, if it is not Amazon's: http://minio:9000. Credentials and region are AWS's own "
-        "variables (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION, AWS_PROFILE).",
+        description="Where S3 answers, if it is not Amazon's: http://minio:9000. Credentials are AWS's own variables "
+        "(AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_PROFILE), or the two below.",
+    )
+    s3_region: str | None = Field(
+        None,
+        validation_alias=AliasChoices("PIVOTAL_S3_REGION", "AWS_REGION"),
+        description="The buckets' region (or AWS_REGION, AWS_DEFAULT_REGION, or that of the profile).",
+    )
+    s3_access_key_id: SecretStr | None = Field(
+        None, description="With s3_secret_access_key: for S3 alone, in the place of AWS's own credentials."
+    )
+    s3_secret_access_key: SecretStr | None = Field(None, description="The secret of s3_access_key_id.")
+    s3_addressing: Literal["auto", "path", "virtual"] = Field(
+        "auto", description="Where S3 sees the bucket: in the path, in the host's name; boto3 chooses."
+    )
+
+    google_api_base: str = Field("https://www.googleapis.com", description="Where Google's APIs answer.")
+    google_credentials: SecretStr | None = Field(
+        None,
+        description="Google's credentials: the JSON of a service account's key or of an authorized user, or its path.",
+    )
+    google_subject: str | None = Field(None, description="Whom the service account acts for; for itself if not set.")
+    google_watch_secret: SecretStr | None = Field(
+        None, description="What Google's notifications of calendars carry (X-Goog-Channel-Token): any text of yours."
+    )
+    outlook_api_base: str = Field("https://graph.microsoft.com", description="Where Microsoft Graph answers.")
+    outlook_login_base: str = Field(
+        "https://login.microsoftonline.com", description="Where Microsoft gives tokens for Graph."
+    )
+    outlook_tenant_id: str | None = Field(None, description="The directory's id, or one of its domains.")
+    outlook_client_id: str | None = Field(None, description="The registered application's id.")
+    outlook_client_secret: SecretStr | None = Field(None, description="One of the application's secrets.")
+    outlook_user: str | None = Field(
+        None, description="Whose calendars in Outlook: an object id or a user principal name."
+    )
+    outlook_watch_secret: SecretStr | None = Field(
+        None,
+        description="What Graph's notifications of calendars carry (clientState): 128 characters of yours at most.",
     )
 
     sandbox_host: str = Field("127.0.0.1", description="Address that the sandbox listens on.")

@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 def create_app(settings: Settings, log: EventLog) -> Starlette:
-    """The app: `POST /webhooks/{stripe,sendgrid}`, `GET /healthz`.
+    """The app: `POST /webhooks/{stripe,sendgrid,twilio}`, `GET /healthz`.
 
     Args:
         settings: Secrets and limits.

@@ -8,12 +8,14 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
+from urllib.parse import parse_qsl
 
 from pydantic_core import from_json, to_json
 
 from events.cause import new_event
 from events.envelope import Event
 from gateway.refusal import RefusedError
+from gateway.verify import Hook
 
 _LONGEST_TYPE = 200
 
@@ -56,6 +58,38 @@ def sendgrid_events(body: bytes) -> list[Event]:
     if not isinstance(told, list) or not all(isinstance(item, dict) for item in told):
         raise RefusedError(400, "the body is not a JSON list of objects")
     return [_sendgrid_event(item) for item in told]
+
+
+def twilio_events(hook: Hook) -> list[Event]:
+    """What Twilio tells of one message: a new status of one that we sent, or one that somebody sent us.
+
+    It has neither an id nor a time: a message comes to a status once, and it is now. The operation that the message
+    was sent by stands in the URL (see `integrations.twilio`), and is kept beside what Twilio told.
+
+    Args:
+        hook: The request, verified; a form, or a JSON object with the same fields.
+
+    Raises:
+        RefusedError: It is not about a message (400).
+    """
+    told = _form_or_json(hook)
+    sid, status = (
+        _required(told, "MessageSid"),
+        _required(told, "MessageStatus" if "MessageStatus" in told else "SmsStatus"),
+    )
+    operation = {name: value for name, value in hook.query.items() if name == "operation_key"}
+    key = "/".join(part for part in (sid, status, _text(told.get("ErrorCode"))) if part)
+    kind = _type("twilio", f"message.{status}")
+    return [new_event(kind, ("message", sid), {**told, **operation}, source="twilio", dedupe_key=key)]
+
+
+def _form_or_json(hook: Hook) -> dict[str, Any]:
+    if hook.content_type != "application/json":
+        return dict(parse_qsl(hook.body.decode(), keep_blank_values=True))
+    told = _parse(hook.body)
+    if not isinstance(told, dict):
+        raise RefusedError(400, "the body is not a JSON object")
+    return told
 
 
 def _sendgrid_event(item: dict[str, Any]) -> Event:

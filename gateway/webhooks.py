@@ -20,12 +20,14 @@ from errors import EventLogError
 from events.envelope import Event
 from events.group import GroupCommit
 from events.log import EventLog
-from gateway.mapping import sendgrid_events, stripe_events
+from gateway.mapping import sendgrid_events, stripe_events, twilio_events
 from gateway.refusal import RefusedError
-from gateway.verify import SendGridVerifier, StripeVerifier, Verifier
+from gateway.verify import Hook, SendGridVerifier, StripeVerifier, TwilioVerifier, Verifier
 from settings import Settings
 
 logger = logging.getLogger(__name__)
+
+_FORM_OR_JSON = frozenset({"application/x-www-form-urlencoded", "application/json"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +37,16 @@ class Provider:
     Args:
         name: As in the path: `/webhooks/{name}`.
         verifier: Tells its requests from forged ones.
-        events: Body of a verified request -> events.
+        events: A verified request -> events.
+        content_types: What its bodies may be.
+        thanks: What it is answered, if not how many events there were.
     """
 
     name: str
     verifier: Verifier
-    events: Callable[[bytes], list[Event]]
+    events: Callable[[Hook], list[Event]]
+    content_types: frozenset[str] = frozenset({"application/json"})
+    thanks: Response | None = None
 
 
 class Receiver:
@@ -56,8 +62,10 @@ class Receiver:
         self._commit = GroupCommit(log)
         self._preparing: asyncio.Task[None] | None = None
         self._providers = (
-            Provider("stripe", StripeVerifier(settings), stripe_events),
-            Provider("sendgrid", SendGridVerifier(settings), sendgrid_events),
+            Provider("stripe", StripeVerifier(settings), lambda hook: stripe_events(hook.body)),
+            Provider("sendgrid", SendGridVerifier(settings), lambda hook: sendgrid_events(hook.body)),
+            # Whoever sends an inbound message is answered with what this says: nothing.
+            Provider("twilio", TwilioVerifier(settings), twilio_events, _FORM_OR_JSON, _xml("<Response/>")),
         )
 
     def routes(self) -> list[Route]:
@@ -85,19 +93,25 @@ class Receiver:
                 new = sum(await self._commit.publish(events))
             except Exception as error:  # noqa: BLE001  (whatever it is, the provider must send the event again)
                 return _refuse(provider, error)
-            return _answer(200, {"received": len(events), "new": new})
+            return provider.thanks or _answer(200, {"received": len(events), "new": new})
 
         return receive
 
     async def _verified(self, provider: Provider, request: Request) -> list[Event]:
-        content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if content_type != "application/json":
-            raise RefusedError(415, "the content type is not application/json")
-        body = await self._body(request)
+        url = self._url(request)
+        if Hook(url, request.headers, b"").content_type not in provider.content_types:
+            raise RefusedError(415, f"the content type is not {' or '.join(sorted(provider.content_types))}")
+        hook = Hook(url, request.headers, await self._body(request))
         if self._preparing:
             await asyncio.shield(self._preparing)
-        provider.verifier.verify(request.headers, body)
-        return provider.events(body)
+        provider.verifier.verify(hook)
+        return provider.events(hook)
+
+    def _url(self, request: Request) -> str:
+        """What was called, letter by letter: Twilio signs it."""
+        base = self._settings.gateway_url or f"{request.url.scheme}://{request.headers.get('host', '')}"
+        path, query = request.scope["raw_path"].decode("latin-1"), request.scope["query_string"].decode("latin-1")
+        return f"{base.rstrip('/')}{path}" + (query and f"?{query}")
 
     async def _body(self, request: Request) -> bytes:
         limit, seconds = self._settings.webhook_body_limit, self._settings.webhook_body_timeout
@@ -120,7 +134,7 @@ _ANSWERS = {
     401: "not genuine or not fresh",
     408: "too slow",
     413: "too large",
-    415: "send application/json",
+    415: "unsupported content type",
     503: "try again later",
 }
 """All that a sender is told; the reason is for our log."""
@@ -131,6 +145,10 @@ def _refuse(provider: Provider, error: Exception) -> Response:
     _log("webhook refused", provider, refusal)
     headers = {503: {"Retry-After": "5"}, 408: {"Connection": "close"}}
     return _answer(refusal.status, {"error": _ANSWERS[refusal.status]}, headers.get(refusal.status))
+
+
+def _xml(text: str) -> Response:
+    return Response(text, media_type="text/xml")
 
 
 def _answer(status: int, told: Mapping[str, object], headers: Mapping[str, str] | None = None) -> Response:

@@ -70,6 +70,36 @@ def sendgrid_headers(
     }
 
 
+TWILIO_TOKENS = ("token_that_is_rotated_out", "token_of_now")
+TWILIO_PATH = "/webhooks/twilio"
+FORM = {"Content-Type": "application/x-www-form-urlencoded"}
+
+
+def twilio_status(status: str = "delivered", sid: str = "SM1", **fields: str) -> dict[str, str]:
+    """A status callback's parameters."""
+    return {
+        "MessageSid": sid, "SmsSid": sid, "MessageStatus": status, "SmsStatus": status, "AccountSid": "AC1",
+        "From": "+15005550006", "To": "+14155550100", "ApiVersion": "2010-04-01",
+    } | fields  # fmt: skip
+
+
+def twilio_inbound(body: str = "Zoë: 1 + 1 = 2?", sid: str = "SM2", **fields: str) -> dict[str, str]:
+    """An inbound message's parameters."""
+    return {
+        "MessageSid": sid, "SmsSid": sid, "SmsStatus": "received", "AccountSid": "AC1", "From": "+14155550100",
+        "To": "+15005550006", "Body": body, "NumMedia": "0", "NumSegments": "1", "ApiVersion": "2010-04-01",
+    } | fields  # fmt: skip
+
+
+def twilio_headers(
+    url: str, params: Mapping[str, str], token: str = TWILIO_TOKENS[1], *, algorithm: str = "sha1"
+) -> dict[str, str]:
+    """Headers of a form that Twilio sent to this URL; of JSON, if there are no parameters."""
+    signed = url + "".join(f"{name}{params[name]}" for name in sorted(params))
+    signature = base64.b64encode(hmac.new(token.encode(), signed.encode(), algorithm).digest()).decode()
+    return (FORM if params else JSON) | {"X-Twilio-Signature": signature}
+
+
 def public_pem(key: ec.EllipticCurvePrivateKey) -> str:
     """A public key with its PEM armour."""
     spki = serialization.PublicFormat.SubjectPublicKeyInfo
@@ -84,5 +114,6 @@ def public_base64(key: ec.EllipticCurvePrivateKey) -> str:
 SECRETS: Mapping[str, str] = {
     "PIVOTAL_STRIPE_WEBHOOK_SECRETS": ", ".join(STRIPE_SECRETS),
     "PIVOTAL_SENDGRID_WEBHOOK_KEYS": ",".join(public_base64(key) for key in SENDGRID_KEYS),
+    "PIVOTAL_TWILIO_WEBHOOK_TOKENS": " , ".join(TWILIO_TOKENS),
 }
 """The variables that tell a receiver what to verify with."""
