@@ -31,12 +31,10 @@ def explained(error: stripe.StripeError, operation: str) -> StripeIntegrationErr
     """
     import stripe
 
-    headers = _headers(error)
+    headers, what = _headers(error), _what(error)
     code = error.code or (error.error.code if error.error else None)
-    if isinstance(error, stripe.APIConnectionError):
-        code = UNREACHABLE if _unsent(error.__cause__) else NO_ANSWER
-    return StripeIntegrationError(
-        f"Stripe {operation}: {_what(error)}",
+    told = StripeIntegrationError(
+        f"Stripe {operation}: {what}",
         service="stripe",
         operation=operation,
         status=error.http_status,
@@ -46,17 +44,20 @@ def explained(error: stripe.StripeError, operation: str) -> StripeIntegrationErr
         hint=_HINTS.get((type(error).__name__, error.http_status)) or hint(error.http_status),
         retryable=_can_help(error, headers.get("stripe-should-retry")),
     )
+    error._message = what  # noqa: SLF001  (a traceback shows it: without addresses, URLs and pages of HTML)
+    if isinstance(error, stripe.APIConnectionError):
+        error.__cause__ = _unsent(error.__cause__)  # what lies between the two has the URL in its message
+        told.code = UNREACHABLE if error.__cause__ else NO_ANSWER
+    return told
 
 
-def _unsent(cause: BaseException | None) -> bool:
-    """Whether no connection came about, as `requests` tells it: it calls a reset on the way the same."""
-    import requests
-    from urllib3.exceptions import MaxRetryError, NewConnectionError
+def _unsent(cause: BaseException | None) -> Exception | None:
+    """Why no connection came about; None if there was one: `requests` calls a reset on the way the same."""
+    from urllib3.exceptions import ConnectTimeoutError, MaxRetryError, NewConnectionError
 
-    if isinstance(cause, requests.ConnectTimeout):
-        return True
-    reason = cause.args[0] if isinstance(cause, requests.ConnectionError) and cause.args else None
-    return isinstance(reason, MaxRetryError) and isinstance(reason.reason, NewConnectionError)
+    retries = cause.args[0] if cause is not None and cause.args else None
+    reason = retries.reason if isinstance(retries, MaxRetryError) else None
+    return reason if isinstance(reason, NewConnectionError | ConnectTimeoutError) else None
 
 
 def _what(error: stripe.StripeError) -> str:

@@ -26,6 +26,7 @@ from tests.integrations.web import Reply, Web
 
 KEY = "sk_test_this_is_never_logged"
 REFUSED_KEY = "sk_live_this_is_never_logged"
+WRONG = "ada@@example.com"
 TRIES = 3
 
 
@@ -327,7 +328,10 @@ def test_a_service_is_left_alone_until_the_date_it_names(
 
 def test_nobody_answers() -> None:
     with pytest.raises(StripeIntegrationError, match=r"no answer \(ConnectionError\)") as error:
-        client("http://127.0.0.1:9").customers.create({}, operation_id="signup-1")
+        list(client("http://127.0.0.1:9").customers.list({"email": WRONG}))
+    whole = "".join(traceback.format_exception(error.value))
+    assert "Connection refused" in whole
+    assert "ada" not in whole
     assert error.value.retryable
     assert "PIVOTAL_STRIPE_API_BASE" in str(error.value)
 
@@ -357,14 +361,14 @@ def test_no_key_and_no_address_reaches_a_log_an_error_or_a_repr(
         served.sandbox.wire.misbehave(Misbehaviour(service="stripe", kind="reset"))
         list(stripe.customers.list({"email": "ada@example.com"}))
         with pytest.raises(StripeIntegrationError) as error:
-            stripe.customers.create({"email": "ada@@example.com"}, operation_id="signup-2")
+            stripe.customers.create({"email": WRONG}, operation_id="signup-2")
         with pytest.raises(StripeIntegrationError) as refused:
             client(served.stripe_base, REFUSED_KEY).customers.create({}, operation_id="signup-3")
     told = "\n".join(caplog.messages) + "".join(capfd.readouterr())
     assert "attempt 2" in told
     assert "never_logged" not in told + repr(stripe.__dict__) + "".join(traceback.format_exception(refused.value))
     assert "Invalid email address" in str(error.value)
-    assert "ada@" not in str(error.value)
+    assert "ada@" not in "".join(traceback.format_exception(error.value))
     assert "ada@" not in told
     assert "ada%40" not in told
 
@@ -383,6 +387,7 @@ def test_the_sdk_writes_no_id_into_the_home_folder_and_sends_no_timings(
 def test_importing_the_clients_imports_no_sdk() -> None:
     code = (
         "import sys, integrations, integrations.stripe, integrations.sendgrid;"
-        "print([name for name in ('stripe', 'sendgrid', 'python_http_client', 'requests') if name in sys.modules])"
+        "heavy = ('stripe', 'sendgrid', 'python_http_client', 'requests', 'prometheus_client', 'pydantic', 'httpx');"
+        "print([name for name in heavy if name in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "[]\n"
