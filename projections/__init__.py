@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from events.envelope import Event
-from projections import sendgrid, stripe
+from projections import sendgrid, stripe, twilio
 from projections.tables import Row
 
 PROJECTIONS: Mapping[str, Callable[[Event], Sequence[Row]]] = {
     "sendgrid": sendgrid.project,
     "stripe": stripe.project,
+    "twilio": twilio.project,
 }
 """By the first part of an event's type, behind `pivotal.` if ours. A projection is a pure function of one event."""
 
-PATTERNS = (*(f"{source}.*" for source in PROJECTIONS), sendgrid.SENT)
+PATTERNS = (*(f"{source}.*" for source in PROJECTIONS), sendgrid.SENT, twilio.SENT, twilio.CANCELED)
 """The types of the events that projections take."""
 
 TABLES: Sequence[type[Row]] = (
@@ -22,6 +23,8 @@ TABLES: Sequence[type[Row]] = (
     stripe.Invoice,
     sendgrid.EmailMessage,
     sendgrid.EmailSuppression,
+    twilio.SmsMessage,
+    twilio.SmsSuppression,
 )
 """The tables that landed events maintain."""
 

@@ -51,6 +51,16 @@ def invoice(status: str = "open", **changes: Any) -> dict[str, Any]:
     return {**whole, **changes}
 
 
+def twilio_event(status: str, key: str, at: int = NOON, **data: Any) -> Event:
+    told = {"MessageSid": "SM1", "MessageStatus": status, "From": "+15005550006", "To": "+14155550100", **data}
+    return event(f"twilio.message.{status}", key, at, told)
+
+
+def twilio_inbound(body: str, key: str, at: int = NOON, **data: Any) -> Event:
+    told = {"MessageSid": key, "SmsStatus": "received", "From": "+14155550100", "To": "+15005550006", "Body": body}
+    return event("twilio.message.received", key, at, {**told, **data})
+
+
 def sendgrid_event(kind: str, key: str, at: int = NOON, **data: Any) -> Event:
     told = {
         "email": "Ann@Example.com", "timestamp": at, "event": kind, "sg_event_id": key,

@@ -20,7 +20,7 @@ from events.envelope import Event
 from events.log import EventLog, open_log
 from projections import TABLES, project, stripe
 from projections.apply import SUBSCRIPTION, Applied, apply_range, position, replay
-from tests.projections.samples import NOON, event, invoice, sendgrid_event, stripe_event, subscription
+from tests.projections.samples import NOON, event, invoice, sendgrid_event, stripe_event, subscription, twilio_event
 
 Rows = Callable[[str], list[dict[str, Any]]]
 
@@ -301,16 +301,24 @@ MAILS = st.tuples(
     SECONDS,
     st.fixed_dictionaries({"email": st.sampled_from(["a@x.de", "B@x.de"]), "asm_group_id": st.just(7)}),
 )  # fmt: skip
-TOLD = st.lists(st.one_of(SUBSCRIPTIONS, INVOICES, MAILS), min_size=1, max_size=14)
+MESSAGES = st.tuples(
+    st.sampled_from(["accepted", "queued", "sent", "delivered", "undelivered", "failed", "read", "unheard_of"]),
+    SECONDS,
+    st.fixed_dictionaries({"MessageSid": st.sampled_from(["SM1", "SM2"])}),
+)
+TOLD = st.lists(st.one_of(SUBSCRIPTIONS, INVOICES, MAILS, MESSAGES), min_size=1, max_size=14)
 
 
 def made(told: Sequence[tuple[str, int, dict[str, Any]]]) -> list[Event]:
-    return [
-        stripe_event(kind, f"evt_{number}", at, about)
-        if "id" in about
-        else sendgrid_event(kind, f"mail_{number}", at, **about)
-        for number, (kind, at, about) in enumerate(told)
-    ]
+    return [one_event(kind, str(number), at, about) for number, (kind, at, about) in enumerate(told)]
+
+
+def one_event(kind: str, key: str, at: int, about: dict[str, Any]) -> Event:
+    if "id" in about:
+        return stripe_event(kind, f"evt_{key}", at, about)
+    if "MessageSid" in about:
+        return twilio_event(kind, f"sms_{key}", at, **about)
+    return sendgrid_event(kind, f"mail_{key}", at, **about)
 
 
 def newest(events: Sequence[Event]) -> dict[str, set[tuple[object, ...]]]:
