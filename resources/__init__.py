@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from resources.event_log import EventLogResource
 from resources.progress import RunProgress
+from resources.sendgrid import SendGridResource
 from resources.stripe import StripeResource
 from resources.warehouse import WarehouseResource
 
@@ -13,6 +14,7 @@ def default_resources() -> dict[str, object]:
     return {
         "event_log": EventLogResource(),
         "progress": RunProgress(),
+        "sendgrid": SendGridResource(),
         "stripe": StripeResource(),
         "warehouse": WarehouseResource(),
     }

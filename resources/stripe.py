@@ -6,19 +6,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-import dagster as dg
-from pydantic import Field, PrivateAttr, SecretStr
+from pydantic import Field, SecretStr
 
 from errors import PivotalError
-from events.cause import Cause, caused_by, current_cause
-from resources.event_log import EventLogResource
+from resources.changing import ChangingResource
 from settings import get_settings
 
 if TYPE_CHECKING:
     from integrations.stripe import Stripe
 
 
-class StripeResource(dg.ConfigurableResource["Stripe"]):
+class StripeResource(ChangingResource["Stripe"]):
     """Hands out Stripe's client. Dagster shows its configuration, so the key is left to the environment."""
 
     api_key: str | None = Field(
@@ -27,17 +25,8 @@ class StripeResource(dg.ConfigurableResource["Stripe"]):
     api_base: str | None = Field(
         default=None, description="Where Stripe's API answers; PIVOTAL_STRIPE_API_BASE if not given."
     )
-    events_url: str | None = Field(
-        default=None, description="The event log, where changes are told; PIVOTAL_EVENTS_URL if not given."
-    )
     attempts: int = Field(default=4, ge=1, description="How often a call is tried, the first time included.")
     read_timeout: float = Field(default=30.0, gt=0, description="Seconds without a byte of an answer.")
-
-    _run_id: str | None = PrivateAttr(None)
-
-    def setup_for_execution(self, context: dg.InitResourceContext) -> None:
-        """Learns which run it works for."""
-        self._run_id = context.run.run_id if context.run else None
 
     @contextmanager
     def open(self) -> Iterator[Stripe]:
@@ -60,10 +49,5 @@ class StripeResource(dg.ConfigurableResource["Stripe"]):
             read_timeout=self.read_timeout,
             retry=RetryBudget(attempts=self.attempts),
         )
-        cause = current_cause() or (Cause(self._run_id) if self._run_id else None)
-        with EventLogResource(url=self.events_url).open() as log:
-            if cause is None:
-                yield Stripe(config, log)
-                return
-            with caused_by(cause):
-                yield Stripe(config, log)
+        with self.told() as log:
+            yield Stripe(config, log)
