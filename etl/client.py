@@ -35,7 +35,7 @@ def open_client(end: ApiSource | ApiDestination, url: str) -> HttpClient:
     said = [end.headers, end.params, for_each, getattr(end, "body", None)]
     return HttpClient(
         url,
-        service="api",
+        service=(end.service if isinstance(end, ApiSource) else None) or "api",
         headers=headers,
         credential=_credential(end.auth) if end.auth else None,
         secrets=list(_secrets(said)),

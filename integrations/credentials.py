@@ -106,8 +106,12 @@ class ClientCredentials:
             "accept": {400, 401},
         }
 
-    def take(self, answer: Response) -> Credential:
+    def take(self, answer: Response, error: type[IntegrationError] = IntegrationError) -> Credential:
         """Keeps the token that was given.
+
+        Args:
+            answer: What was answered to `question`.
+            error: What is raised.
 
         Raises:
             IntegrationError: There is none in the answer.
@@ -122,7 +126,7 @@ class ClientCredentials:
             reason = str(told["error"])
         except (ValueError, KeyError, TypeError, AttributeError):
             reason = f"answered {answer.status} {answer.reason}, without a token"
-        raise IntegrationError(
+        raise error(
             f"oauth2: POST {answer.url}: {reason[:100]}",
             service="oauth2",
             operation="token",

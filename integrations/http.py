@@ -126,6 +126,7 @@ class Options(TypedDict, total=False):
 
     Args:
         operation: What it does, for errors, logs and metrics; the method and the path if not given.
+        label: What the metrics call it, if `operation` is not one of a few: `page` of `page 7`.
         params: Query parameters, added to those of the URL.
         json: Body.
         content: Body, as it is; `headers` say what it is.
@@ -137,6 +138,7 @@ class Options(TypedDict, total=False):
     """
 
     operation: str
+    label: str
     params: Mapping[str, str | int | float | bool] | None
     json: object
     content: bytes | None
@@ -290,7 +292,7 @@ class _Client(Generic[_A]):
         operation = Operation(
             self.without_secrets(named or f"{method} {request.url.path}"),
             repeatable=method in _SAFE_TO_REPEAT or key is not None if repeatable is None else repeatable,
-            label=named or method,
+            label=options.get("label") or named or method,
         )
         return _Task(request, operation, options.get("accept", ()), limits, to)
 
@@ -408,11 +410,13 @@ class _Client(Generic[_A]):
         if isinstance(credential, Credential):
             return credential
         async with self._wire.alone():
-            return credential.token or credential.take(await self._ask(credential))
+            return credential.token or credential.take(await self._ask(credential), self._error_of)
 
     async def _ask(self, credential: ClientCredentials) -> Response:
         once = RetryBudget(attempts=1)
-        giver = type(self)(credential.url, service="oauth2", credential=credential.client, budget=once)
+        giver = type(self)(
+            credential.url, service="oauth2", credential=credential.client, budget=once, error=self._error_of
+        )
         try:
             return await giver._once(giver._task("POST", credential.url, credential.question))  # noqa: SLF001  (its own kind)
         finally:

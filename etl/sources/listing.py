@@ -103,6 +103,7 @@ class Listing:
                 "GET" if content is None else "POST",
                 request.url,
                 operation=f"page {number}",
+                label="page",
                 params=request.params,
                 content=content,
                 headers=headers,

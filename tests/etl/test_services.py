@@ -9,6 +9,7 @@ from typing import Any
 import duckdb
 import pytest
 import stripe.params
+from prometheus_client import REGISTRY
 
 from etl.loader import read_pipelines
 from etl.pipeline import ApiSource, Pipeline
@@ -57,6 +58,7 @@ def test_a_resource_of_stripes_is_read_to_its_end(account: Running, project: Pat
     kind = resource.removesuffix("s")
     assert report.extracted == len(account.sandbox.stripe.account._objects[kind]) == count(project, resource) > 0
     assert {call.api_version for call in account.sandbox.wire.calls} == {API_VERSION}
+    assert REGISTRY.get_sample_value("pivotal_call_seconds_count", {"service": "stripe", "operation": "page"})
 
 
 def test_the_next_run_asks_for_what_is_new(account: Running, project: Path) -> None:
