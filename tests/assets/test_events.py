@@ -115,7 +115,14 @@ def test_a_warehouse_that_cannot_be_opened_fails_the_run_with_a_message(
 
 def test_every_table_is_declared_with_its_columns() -> None:
     tables = {spec.key.to_user_string(): spec for spec in table_specs if not spec.key.has_prefix(["webhooks"])}
-    assert tables.keys() == {"subscriptions", "invoices", "email_messages", "email_suppressions"}
+    assert tables.keys() == {
+        "subscriptions",
+        "invoices",
+        "email_messages",
+        "email_suppressions",
+        "sms_messages",
+        "sms_suppressions",
+    }
     schema = tables["invoices"].metadata["dagster/column_schema"]
     assert {column.name: column.type for column in schema.columns}["amount_due_minor"] == "bigint"
     assert [dep.asset_key.to_user_string() for dep in tables["invoices"].deps] == ["webhooks/stripe"]
