@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import hmac
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
@@ -17,7 +18,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from pydantic import BaseModel, ConfigDict
 
-Service = Literal["stripe", "sendgrid"]
+Service = Literal["stripe", "sendgrid", "twilio", "google", "google-login", "graph", "microsoft-login"]
 
 _TIMEOUT = 10.0
 _ATTEMPTS = 12
@@ -104,11 +105,29 @@ class SendGridSigner:
         }
 
 
+class TwilioSigner:
+    """Twilio's HMAC-SHA1 over the URL and the form's parameters (https://www.twilio.com/docs/usage/security).
+
+    Args:
+        auth_token: The account's auth token, as the receiver has it.
+    """
+
+    def __init__(self, auth_token: str) -> None:
+        self._auth_token = auth_token
+
+    def headers(self, url: str, params: Mapping[str, str]) -> dict[str, str]:
+        """`X-Twilio-Signature`, and the type of the form."""
+        signed = url + "".join(name + params[name] for name in sorted(params))
+        digest = hmac.digest(self._auth_token.encode(), signed.encode(), "sha1")
+        signature = base64.b64encode(digest).decode()
+        return {"Content-Type": "application/x-www-form-urlencoded", "X-Twilio-Signature": signature}
+
+
 class Webhooks:
     """The endpoints, and what is on its way to them.
 
     Args:
-        signers: How each service signs.
+        signers: How each service signs that sends JSON.
     """
 
     def __init__(self, signers: dict[Service, Signer]) -> None:
@@ -142,16 +161,30 @@ class Webhooks:
         """
         for endpoint in self.endpoints:
             if endpoint.service == service:
-                delivery = Delivery(service, endpoint.url, events)
-                self.deliveries.append(delivery)
-                task = asyncio.get_running_loop().create_task(self._deliver(delivery, body))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+                self.post(service, endpoint.url, body, events)
 
-    async def _deliver(self, delivery: Delivery, body: bytes) -> None:
+    def post(
+        self, service: Service, url: str, body: bytes, events: list[str], headers: Mapping[str, str] | None = None
+    ) -> None:
+        """Sends the body to one address, in the background.
+
+        Args:
+            service: Who sends it.
+            url: Where to.
+            body: These very bytes are sent.
+            events: Ids of the events in it.
+            headers: What proves it; None: it is JSON, and signed as the service signs.
+        """
+        delivery = Delivery(service, url, events)
+        self.deliveries.append(delivery)
+        task = asyncio.get_running_loop().create_task(self._deliver(delivery, body, headers))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _deliver(self, delivery: Delivery, body: bytes, headers: Mapping[str, str] | None) -> None:
         for failures in count():
             async with self._free:
-                delivery.attempts.append(await self._post(delivery, body))
+                delivery.attempts.append(await self._post(delivery, body, headers))
             if delivery.attempts[-1].startswith("2"):
                 delivery.state = "delivered"
                 return
@@ -160,8 +193,9 @@ class Webhooks:
                 return
             await asyncio.sleep(min(_LONGEST_WAIT, _FIRST_WAIT * 2**failures))
 
-    async def _post(self, delivery: Delivery, body: bytes) -> str:
-        headers = {"Content-Type": "application/json", **self._signers[delivery.service].headers(body)}
+    async def _post(self, delivery: Delivery, body: bytes, headers: Mapping[str, str] | None) -> str:
+        if headers is None:
+            headers = {"Content-Type": "application/json", **self._signers[delivery.service].headers(body)}
         try:
             answer = await self._client.post(delivery.url, content=body, headers=headers)
         except httpx.HTTPError as error:

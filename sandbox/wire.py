@@ -7,7 +7,7 @@ import socket
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import HTMLResponse, Response
@@ -53,7 +53,7 @@ class Wire:
 
     def __init__(self) -> None:
         self.calls: list[Call] = []
-        self._plan: dict[Service, list[Misbehaviour]] = {"stripe": [], "sendgrid": []}
+        self._plan: dict[Service, list[Misbehaviour]] = {service: [] for service in get_args(Service)}
 
     def reset(self) -> None:
         """Forgets all."""

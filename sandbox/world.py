@@ -13,14 +13,15 @@ _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 
 class Clock:
-    """Unix time in seconds, until it is set to another."""
+    """Unix time in seconds, until it is moved, or set to another."""
 
     def __init__(self) -> None:
         self._set: int | None = None
+        self.ahead = 0
 
     def now(self) -> int:
-        """The time, in seconds since 1970."""
-        return int(time.time()) if self._set is None else self._set
+        """The time, in seconds since 1970; `ahead` seconds before the world's."""
+        return int(time.time()) + self.ahead if self._set is None else self._set
 
     @contextmanager
     def at(self, moment: int) -> Iterator[None]:
