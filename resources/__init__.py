@@ -6,6 +6,7 @@ from resources.event_log import EventLogResource
 from resources.progress import RunProgress
 from resources.sendgrid import SendGridResource
 from resources.stripe import StripeResource
+from resources.twilio import TwilioResource
 from resources.warehouse import WarehouseResource
 
 
@@ -16,5 +17,6 @@ def default_resources() -> dict[str, object]:
         "progress": RunProgress(),
         "sendgrid": SendGridResource(),
         "stripe": StripeResource(),
+        "twilio": TwilioResource(),
         "warehouse": WarehouseResource(),
     }
