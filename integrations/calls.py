@@ -10,7 +10,7 @@ import random
 import re
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
@@ -164,19 +164,34 @@ class Calls:
         """
         about = {"service": self.service, "aggregate": aggregate[0], "aggregate_id": aggregate[1]}
         _log.info("%s %s", self.service, what, extra=about)
-        self._publish(what, aggregate, data, key)
+        self._publish(what, aggregate[0], {aggregate[1]: data}, key)
 
-    def _publish(self, what: str, aggregate: tuple[str, str], data: Mapping[str, Any], key: str | None) -> None:
+    def announce_all(self, what: str, aggregate: str, ids: Collection[str]) -> None:
+        """`announce` for the many that one call has changed, all at once.
+
+        Args:
+            what: As for `announce`.
+            aggregate: Kind of what has changed.
+            ids: The ids.
+        """
+        about = {"service": self.service, "aggregate": aggregate, "count": len(ids)}
+        _log.info("%s %s", self.service, what, extra=about)
+        self._publish(what, aggregate, {each: {} for each in ids}, None)
+
+    def _publish(self, what: str, aggregate: str, changed: Mapping[str, Mapping[str, Any]], key: str | None) -> None:
         if self._events is None:
             return
         from events.cause import new_event
 
         kind = f"pivotal.{re.sub('[^a-z0-9_]+', '_', self.service.lower())}.{what}"
-        event = new_event(kind, aggregate, data, source=f"pivotal/{self.service}", dedupe_key=key)
+        source = f"pivotal/{self.service}"
+        events = [
+            new_event(kind, (aggregate, id_), data, source=source, dedupe_key=key) for id_, data in changed.items()
+        ]
         try:
-            self._events.publish([event])
+            self._events.publish(events)
         except EventLogError as error:
-            about = {"service": self.service, "aggregate": aggregate[0], "aggregate_id": aggregate[1]}
+            about = {"service": self.service, "aggregate": aggregate, "aggregate_id": next(iter(changed))}
             _log.warning("%s: its event %s is not on the log: %s", self.service, kind, error.message, extra=about)
 
     def _tries(self, operation: Operation, *, probe: bool) -> dict[str, Any]:
@@ -230,7 +245,7 @@ class Calls:
 
     def _circuit(self, state: State) -> None:
         metrics.circuit(self.service, state)
-        self._publish(f"circuit.{state}", ("service", self.service), {"state": state}, None)
+        self._publish(f"circuit.{state}", "service", {self.service: {"state": state}}, None)
 
 
 def _is_well(error: IntegrationError) -> bool | None:

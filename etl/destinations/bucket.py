@@ -20,20 +20,19 @@ import logging
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, BinaryIO, TypeVar
 
 import orjson
-from botocore.exceptions import BotoCoreError, ClientError  # noqa: TID253  (this module is imported for s3:// only)
 from filelock import FileLock, Timeout
 
-from errors import DestinationError
+from errors import DestinationError, IntegrationError
 from etl.destinations.disk import disk_errors
 from etl.destinations.folder import busy
 from etl.destinations.store import Sink
-from integrations.s3 import open_client, s3_errors, split_url
+from integrations.s3 import S3, Multipart, open_s3, split_url
 from settings import get_settings
 
 T = TypeVar("T")
@@ -42,7 +41,6 @@ _LOG = logging.getLogger(__name__)
 _MANIFEST = "_pivotal/manifest.json"
 _PART = 8 << 20
 _AT_ONCE = 8
-_DELETED_AT_ONCE = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,18 +73,13 @@ class Bucket:
         self.prefix = f"{prefix}/" if prefix else ""
 
     @cached_property
-    def client(self) -> Any:  # noqa: ANN401  (boto3's)
-        """What talks to the server."""
-        return open_client()
-
-    @contextmanager
-    def _trouble(self) -> Iterator[None]:
-        with disk_errors(self.url), s3_errors("write", self.url):
-            yield
+    def s3(self) -> S3:
+        """The way to it."""
+        return open_s3()
 
     def trouble(self) -> AbstractContextManager[None]:
         """See `Store.trouble`."""
-        return self._trouble()
+        return disk_errors(self.url)
 
     def read(self, read: Callable[[_Version], T]) -> T:
         """See `Store.read`."""
@@ -106,11 +99,11 @@ class Bucket:
         """The current version."""
         try:
             found = self.call("get_object", _MANIFEST)
-        except ClientError as error:
-            if _code(error) != "NoSuchKey":
+        except IntegrationError as error:
+            if error.code != "NoSuchKey":
                 raise
             return _Manifest({})
-        said = orjson.loads(found["Body"].read())
+        said = orjson.loads(found["Body"])
         return _Manifest(said["files"], tuple(said["writers"]), tuple(said["obsolete"]), found["ETag"])
 
     def put_manifest(self, manifest: _Manifest) -> _Manifest:
@@ -123,8 +116,8 @@ class Bucket:
         condition = {"IfMatch": manifest.etag} if manifest.etag else {"IfNoneMatch": "*"}
         try:
             put = self.call("put_object", _MANIFEST, Body=orjson.dumps(said, option=orjson.OPT_INDENT_2), **condition)
-        except ClientError as error:
-            if _code(error) not in {"PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey"}:
+        except IntegrationError as error:
+            if error.code not in {"PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey"}:
                 raise
             there = self.manifest()  # ours, if only the answer to the first attempt was lost
             if replace(there, etag=manifest.etag) != manifest:
@@ -134,23 +127,25 @@ class Bucket:
 
     def call(self, operation: str, name: str, **more: object) -> Any:  # noqa: ANN401  (boto3's)
         """Does something with an object."""
-        return getattr(self.client, operation)(Bucket=self.name, Key=self.prefix + name, **more)
+        return self.s3.call(operation, self.at(name), **more)
+
+    def at(self, name: str) -> str:
+        """The address of an object."""
+        return f"s3://{self.name}/{self.prefix}{name}"
 
     def delete(self, names: Iterable[str]) -> None:
         """Deletes objects; one that is not there is deleted."""
-        objects = [{"Key": self.prefix + name} for name in names]
-        for start in range(0, len(objects), _DELETED_AT_ONCE):
-            some = {"Objects": objects[start : start + _DELETED_AT_ONCE], "Quiet": True}
-            for refused in self.client.delete_objects(Bucket=self.name, Delete=some).get("Errors", ()):
-                raise DestinationError(
-                    f"{self.url}: {refused['Key']} cannot be deleted: {refused.get('Message')} ({refused['Code']})",
-                    hint="the credentials need s3:DeleteObject there",
-                )
+        for refused in self.s3.objects.delete_many(map(self.at, names)).refused:
+            raise DestinationError(
+                f"{refused.url}: cannot be deleted: {refused.message} ({refused.code})",
+                hint="the credentials need s3:DeleteObject there",
+            )
 
-    def pages(self, operation: str, kind: str) -> Iterator[Any]:
-        """What a listing of the prefix has, page after page."""
-        for page in self.client.get_paginator(operation).paginate(Bucket=self.name, Prefix=self.prefix):
-            yield from page.get(kind, ())
+    def unfinished(self) -> Iterator[tuple[str, str]]:
+        """The uploads that have begun under the prefix: the object's name, and the upload's id."""
+        for page in self.s3.pages("list_multipart_uploads", self.at("")):
+            for upload in page.get("Uploads", ()):
+                yield upload["Key"].removeprefix(self.prefix), upload["UploadId"]
 
 
 class _Version:
@@ -167,9 +162,9 @@ class _Version:
     def open(self, name: str) -> BinaryIO:
         """See `Version.open`."""
         try:
-            return io.BytesIO(self._bucket.call("get_object", self.manifest.files[name])["Body"].read())
-        except ClientError as error:
-            if _code(error) == "NoSuchKey":
+            return io.BytesIO(self._bucket.call("get_object", self.manifest.files[name])["Body"])
+        except IntegrationError as error:
+            if error.code == "NoSuchKey":
                 raise FileNotFoundError(name) from None
             raise
 
@@ -212,7 +207,7 @@ class _Change:
         self._show(_Manifest(dict(sorted(files.items())), (), obsolete, self._ours.etag))
         try:
             self._bucket.delete(obsolete)
-        except (BotoCoreError, ClientError, DestinationError) as error:
+        except (IntegrationError, DestinationError) as error:
             _LOG.warning(
                 "%s: objects that were replaced are still there until the next run: %s", self._bucket.url, error
             )
@@ -238,7 +233,7 @@ class _Change:
         try:
             for upload in self._created.values():
                 upload.abort()
-        except (BotoCoreError, ClientError, DestinationError) as error:
+        except (IntegrationError, DestinationError) as error:
             _LOG.warning("%s: what was uploaded is still there until the next run: %s", self._bucket.url, error)
 
     def _wait_turn(self) -> None:
@@ -255,12 +250,12 @@ class _Change:
         self._bucket.delete(before.obsolete)
         if not before.writers:
             return
-        for upload in self._bucket.pages("list_multipart_uploads", "Uploads"):
-            if _is_of(upload["Key"], before.writers):
-                name = upload["Key"].removeprefix(self._bucket.prefix)
-                self._bucket.call("abort_multipart_upload", name, UploadId=upload["UploadId"])
-        found = (entry["Key"] for entry in self._bucket.pages("list_objects_v2", "Contents"))
-        self._bucket.delete(key.removeprefix(self._bucket.prefix) for key in found if _is_of(key, before.writers))
+        for name, id_ in self._bucket.unfinished():
+            if _is_of(name, before.writers):
+                self._bucket.call("abort_multipart_upload", name, UploadId=id_)
+        root = self._bucket.at("")
+        found = (entry.url.removeprefix(root) for entry in self._bucket.s3.objects.list(root))
+        self._bucket.delete(name for name in found if _is_of(name, before.writers))
 
 
 class _Upload:
@@ -275,8 +270,8 @@ class _Upload:
         self.name, self.closed = name, False
         self._bucket, self._size = bucket, 0
         self._waiting = bytearray()
-        self._id = ""
-        self._parts: list[dict[str, object]] = []
+        self._upload: Multipart | None = None
+        self._sent, self._shown = 0, False
 
     def write(self, data: bytes) -> int:
         """See `Sink.write`."""
@@ -297,29 +292,28 @@ class _Upload:
         """See `Sink.close`."""
         if not self.closed:
             self.closed = True
-            if self._waiting or not self._parts:
+            if self._waiting or not self._sent:
                 self._send(len(self._waiting))
 
     def complete(self) -> None:
         """Shows the object."""
-        parts = {"Parts": self._parts}
-        self._bucket.call("complete_multipart_upload", self.name, UploadId=self._id, MultipartUpload=parts)
-        self._id = ""
+        if self._upload is not None:  # it is, once it is closed
+            self._upload.complete()
+            self._shown = True
 
     def abort(self) -> None:
         """Forgets what was sent."""
         self.closed = True
         self._waiting.clear()
-        if self._id:
-            self._bucket.call("abort_multipart_upload", self.name, UploadId=self._id)
-        elif self._parts:
+        if self._shown:
             self._bucket.delete([self.name])
+        elif self._upload is not None:
+            self._upload.abort()
 
     def _send(self, size: int) -> None:
-        self._id = self._id or self._bucket.call("create_multipart_upload", self.name)["UploadId"]
-        number, part = len(self._parts) + 1, bytes(self._waiting[:size])
-        sent = self._bucket.call("upload_part", self.name, UploadId=self._id, PartNumber=number, Body=part)
-        self._parts.append({"PartNumber": number, "ETag": sent["ETag"]})
+        self._upload = self._upload or Multipart(self._bucket.s3, self._bucket.at(self.name))
+        self._upload.send((self._sent + 1, bytes(self._waiting[:size])))
+        self._sent += 1
         del self._waiting[:size]
 
 
@@ -335,7 +329,3 @@ def overtaken(url: str) -> DestinationError:
 def _is_of(key: str, writers: Iterable[str]) -> bool:
     """Whether one of these changes made an object."""
     return any(f".{writer}." in f"{key.rpartition('/')[2]}." for writer in writers)
-
-
-def _code(error: ClientError) -> str:
-    return str(error.response["Error"].get("Code"))

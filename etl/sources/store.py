@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import glob
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import Any
 
 from errors import SourceError
 from etl.sources.disk import told
-from integrations.s3 import ObjectReader, open_client, s3_errors, split_url
+from integrations.s3 import S3, Listed, ObjectReader, open_s3, split_url
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +25,7 @@ class StoredFile:
 
     name: str
     version: tuple[int, str]
-    client: Any = field(repr=False, compare=False)
+    client: S3 = field(repr=False, compare=False)
 
     def open(self) -> ObjectReader:
         """Its bytes; each request says which ETag it wants."""
@@ -47,16 +46,16 @@ def find_objects(url: str) -> list[StoredFile]:
 
 
 def _find(url: str) -> list[StoredFile]:
-    client = open_client()
+    s3 = open_s3()
     bucket, key = _address(url)
     if not glob.has_magic(key):
-        return [_only(client, bucket, key, url)]
+        return [_only(s3, url)]
+    root = f"s3://{bucket}/"
     pattern = key.split("/")
-    prefix = re.split(r"[*?\[]", key)[0]
     return [
-        _file(client, bucket, found)
-        for found in _listed(client, bucket, prefix, url)
-        if not found["Key"].endswith("/") and _matches(found["Key"].split("/"), pattern)
+        _file(s3, found)
+        for found in s3.objects.list(root + re.split(r"[*?\[]", key)[0])
+        if not found.url.endswith("/") and _matches(found.url.removeprefix(root).split("/"), pattern)
     ]
 
 
@@ -70,23 +69,17 @@ def _address(url: str) -> tuple[str, str]:
     return bucket, key
 
 
-def _only(client: Any, bucket: str, key: str, url: str) -> StoredFile:  # noqa: ANN401  (boto3's)
-    found = next(_listed(client, bucket, key, url), {"Key": ""})  # no other key with this prefix sorts before it
-    if found["Key"] == key:
-        return _file(client, bucket, found)
-    if found["Key"].startswith(key.rstrip("/") + "/"):
+def _only(s3: S3, url: str) -> StoredFile:
+    found = next(s3.objects.list(url, most=1), None)  # no other key with this prefix sorts before it
+    if found is not None and found.url == url:
+        return _file(s3, found)
+    if found is not None and found.url.startswith(url.rstrip("/") + "/"):
         raise SourceError(f"{url}: is a folder", hint=f"name the objects in it: {url.rstrip('/')}/*.csv")
     raise SourceError(f"{url}: there is no such object", hint="check the key; capital letters count")
 
 
-def _listed(client: Any, bucket: str, prefix: str, url: str) -> Iterator[dict[str, Any]]:  # noqa: ANN401  (boto3's)
-    with s3_errors("list", url):
-        for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
-            yield from page.get("Contents", [])
-
-
-def _file(client: Any, bucket: str, found: dict[str, Any]) -> StoredFile:  # noqa: ANN401  (boto3's)
-    return StoredFile(f"s3://{bucket}/{found['Key']}", (found["Size"], found["ETag"]), client)
+def _file(s3: S3, found: Listed) -> StoredFile:
+    return StoredFile(found.url, (found.size, found.etag), s3)
 
 
 def _matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:

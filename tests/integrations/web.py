@@ -81,7 +81,7 @@ def _handler(web: Web) -> type[BaseHTTPRequestHandler]:
             web.asked.append(asked)
             self._reply(web.answer(asked))
 
-        do_POST = do_PUT = do_PATCH = do_DELETE = do_GET  # noqa: N815  (as http.server calls them)
+        do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_GET  # noqa: N815  (as http.server calls them)
 
         def _reply(self, reply: Reply) -> None:
             self.close_connection = reply.status is None or bool(reply.promised)
@@ -91,6 +91,9 @@ def _handler(web: Web) -> type[BaseHTTPRequestHandler]:
             usual = {"Content-Type": "application/json", "Date": self.date_time_string()}
             for name, value in {**usual, **reply.headers}.items():
                 self.send_header(name, value)
+            if self.command == "HEAD":  # whose length is that of what GET would give
+                self.end_headers()
+                return
             if reply.status != 204:
                 self.send_header("Content-Length", str(len(reply.content) + reply.promised))
             self.end_headers()

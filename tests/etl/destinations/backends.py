@@ -27,7 +27,7 @@ from etl.destinations import open_destination
 from etl.destinations.warehouse import Target, Warehouse, open_warehouse
 from etl.pipeline import Pipeline
 from etl.stream import BadRow, Broken, Destination, Loaded, State
-from integrations.s3 import open_client
+from integrations.s3 import open_s3
 from settings import get_settings
 
 Row = dict[str, Any]
@@ -238,7 +238,7 @@ def make_backend(kind: str, request: pytest.FixtureRequest) -> Backend:
         endpoint, monkeypatch = map(request.getfixturevalue, ("s3_endpoint", "monkeypatch"))
         for name, value in {"PIVOTAL_S3_ENDPOINT_URL": endpoint, "PIVOTAL_ROOT": str(tmp_path)}.items():
             monkeypatch.setenv(name, value)
-        monkeypatch.setattr("etl.destinations.bucket.open_client", cache(open_client))  # to make one takes a while
+        monkeypatch.setattr("etl.destinations.bucket.open_s3", cache(open_s3))  # to make one takes a while
         get_settings.cache_clear()
         return _s3(endpoint)
     return {"duckdb": _duckdb, "sqlite": _sqlite}[kind](tmp_path)

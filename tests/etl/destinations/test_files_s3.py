@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
@@ -21,7 +22,7 @@ from etl.partitions import partition_of
 from etl.pipeline import Pipeline
 from etl.run import run_pipeline
 from etl.stream import Destination
-from integrations.s3 import open_client
+from integrations.s3 import S3, configured
 from settings import get_settings
 from tests.etl.destinations.backends import bad, load, rows
 from tests.integrations.web import Asked, Reply, Web, web
@@ -43,8 +44,13 @@ def client(s3_endpoint: str, project: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 def _point_to(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIVOTAL_S3_ENDPOINT_URL", endpoint)
-    monkeypatch.setattr("etl.destinations.bucket.open_client", cache(open_client))  # to make one takes a while
+    # To make one takes a while; and tests of one cause trouble that would leave the next ones out.
+    monkeypatch.setattr("etl.destinations.bucket.open_s3", cache(_open))
     get_settings.cache_clear()
+
+
+def _open() -> S3:
+    return S3(replace(configured(get_settings()), breaker=None))
 
 
 @pytest.fixture
@@ -354,7 +360,7 @@ def test_a_server_that_stays_in_trouble_fails_the_run_with_one_message_and_chang
 
     assert isinstance(error.value, IntegrationError)
     assert message in error.value.message
-    assert error.value.message.startswith("s3://lake/orders: ")
+    assert error.value.message.startswith("s3://lake/orders/")
     assert error.value.retryable == retryable
     assert error.value.hint
     between.answer = whole
@@ -366,7 +372,7 @@ def test_a_server_that_stays_in_trouble_fails_the_run_with_one_message_and_chang
 
 @pytest.mark.usefixtures("client")
 def test_a_bucket_that_is_not_there_is_named_with_a_hint() -> None:
-    with pytest.raises(IntegrationError, match="s3://nowhere/orders: The specified bucket does not exist") as error:
+    with pytest.raises(IntegrationError, match=r"s3://nowhere/orders/.*: The specified bucket does not exist") as error:
         _destination("s3://nowhere/orders").state()
 
     assert "check the bucket's name" in str(error.value.hint)

@@ -15,7 +15,7 @@ import pytest
 
 from errors import SourceError
 from etl.sources import disk
-from integrations.s3 import open_client
+from integrations.s3 import open_s3
 from settings import get_settings
 from tests.etl.sources.reading import read, source_of
 from tests.integrations.web import Asked, Reply, Web
@@ -35,7 +35,7 @@ def bucket(s3_endpoint: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> A
     monkeypatch.setenv("PIVOTAL_S3_ENDPOINT_URL", s3_endpoint)
     monkeypatch.setattr("time.sleep", lambda _: None)  # between retries
     get_settings.cache_clear()
-    client = open_client()
+    client = open_s3().sdk
     client.create_bucket(Bucket="inbox")
     return lambda key, content: client.put_object(Bucket="inbox", Key=key, Body=content)
 

@@ -15,7 +15,7 @@ from xlsxwriter import Workbook
 
 from errors import SourceError
 from etl.sources import disk
-from integrations.s3 import open_client
+from integrations.s3 import open_s3
 from settings import get_settings
 from tests.etl.sources.reading import read, source_of
 
@@ -83,10 +83,10 @@ def test_archives_are_read_from_s3_in_pieces(s3_endpoint: str, monkeypatch: pyte
     monkeypatch.setenv("PIVOTAL_S3_ENDPOINT_URL", s3_endpoint)
     monkeypatch.setattr(disk, "_BUFFER", 1 << 10)
     get_settings.cache_clear()
-    open_client().create_bucket(Bucket="inbox")
+    open_s3().sdk.create_bucket(Bucket="inbox")
     rows = "".join(f"{row * 7919}\n" for row in range(3000))
     content = packed({"a.csv": f"id\n{rows}", "b.csv": "id\n1\n"})
-    open_client().put_object(Bucket="inbox", Key="in/a.zip", Body=content)
+    open_s3().sdk.put_object(Bucket="inbox", Key="in/a.zip", Body=content)
     result = read(file("s3://inbox/in/*.zip"))
     assert len(result.rows) == 3001
     assert result.origins[-1] == {"file": "s3://inbox/in/a.zip/b.csv", "record": 1}
