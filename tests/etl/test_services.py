@@ -62,7 +62,7 @@ def test_a_resource_of_stripes_is_read_to_its_end(account: Running, project: Pat
 
 
 def test_the_next_run_asks_for_what_is_new(account: Running, project: Path) -> None:
-    account.sandbox.seed(150)
+    account.sandbox.seed(40)
     invoices = pipeline("invoices", incremental={"lag": "1d"})
     everything = run_pipeline(invoices).extracted
     payer = account.sandbox.stripe.account.create_customer({})["id"]

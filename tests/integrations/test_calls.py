@@ -35,7 +35,7 @@ def call(work: Callable[[], str], budget: RetryBudget) -> str:
 class Work:
     """Fails as often as it is told, and counts."""
 
-    def __init__(self, failures: int, error: Exception) -> None:
+    def __init__(self, failures: int, error: BaseException) -> None:
         self.calls = 0
         self._failures = failures
         self._error = error
@@ -178,6 +178,16 @@ def test_one_probe_at_a_time_is_let_through() -> None:
 
     assert calls.call(Operation("orders.list"), probe) == "done"
     assert (refused, calls.circuit) == (["circuit_open"], "closed")
+
+
+def test_a_probe_that_is_interrupted_leaves_the_way_free_for_another() -> None:
+    calls = Calls("shop", budget=QUICK, breaker=BreakerPolicy(failures=1, open_for=0))
+    with suppress(IntegrationError):
+        calls.call(Operation("orders.list"), Work(9, failing(status=503)))
+    with pytest.raises(KeyboardInterrupt):
+        calls.call(Operation("orders.list"), Work(9, KeyboardInterrupt()))
+    assert calls.circuit == "half_open"
+    assert calls.call(Operation("orders.list"), Work(0, ValueError())) == "done"
 
 
 def test_calls_seconds_errors_and_retries_are_counted_by_service_and_operation() -> None:
