@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 DAGSTER_PORT = 3000
 STRIPE_TEST_KEY = "sk_test_sandbox"
 SENDGRID_TEST_KEY = "SG.sandbox.sandbox"
+TWILIO_TEST_ACCOUNT = "AC" + "0" * 32
 
 
 @click.command()
@@ -34,7 +35,7 @@ def gateway(host: str | None, port: int | None) -> None:
 @click.option("--host", help="Address to listen on (PIVOTAL_SANDBOX_HOST).")
 @click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on (PIVOTAL_SANDBOX_PORT).")
 def sandbox(host: str | None, port: int | None) -> None:
-    """Serve stand-ins for Stripe and SendGrid, with some history in them."""
+    """Serve stand-ins for Stripe, SendGrid and Twilio, with some history in them."""
     from sandbox.serve import run
     from settings import get_settings
 
@@ -64,7 +65,11 @@ def dev(port: int) -> None:
         sandbox = stack.enter_context(running(played, host=settings.sandbox_host, port=settings.sandbox_port))
         deliver_webhooks(played, gateway_url)
         children = stack.enter_context(Children(lambda name, line: click.echo(f"{name:8}| {line}")))
-        environment = {**sandbox_environment(sandbox.url, played), "DAGSTER_HOME": str(settings.root)}
+        environment = {
+            **sandbox_environment(sandbox.url, played),
+            "PIVOTAL_TWILIO_STATUS_CALLBACK": f"{gateway_url}/webhooks/twilio",
+            "DAGSTER_HOME": str(settings.root),
+        }
         children.start("gateway", [program("pivotal"), "gateway"], environment)
         children.start("dagster", [program("dagster"), "dev", "-w", "workspace.yaml", "-p", str(port)], environment)
         click.echo(
@@ -93,6 +98,10 @@ def sandbox_environment(url: str, played: Sandbox) -> Mapping[str, str]:
         "PIVOTAL_SENDGRID_API_BASE": f"{url}/sendgrid",
         "PIVOTAL_SENDGRID_API_KEY": SENDGRID_TEST_KEY,
         "PIVOTAL_SENDGRID_WEBHOOK_KEYS": played.sendgrid_signer.public_key,
+        "PIVOTAL_TWILIO_API_BASE": f"{url}/twilio",
+        "PIVOTAL_TWILIO_ACCOUNT_SID": TWILIO_TEST_ACCOUNT,
+        "PIVOTAL_TWILIO_SECRET": played.twilio_auth_token,
+        "PIVOTAL_TWILIO_WEBHOOK_TOKENS": played.twilio_auth_token,
     }
 
 
@@ -108,6 +117,7 @@ def deliver_webhooks(played: Sandbox, gateway_url: str) -> None:
     for endpoint in (
         Endpoint(service="stripe", url=f"{gateway_url}/webhooks/stripe"),
         Endpoint(service="sendgrid", url=f"{gateway_url}/webhooks/sendgrid"),
+        Endpoint(service="twilio", url=f"{gateway_url}/webhooks/twilio"),
     ):
         played.webhooks.endpoints.append(endpoint)
 

@@ -2,6 +2,10 @@
 
 - `/stripe`: Stripe's API; the base address of the SDK is `http://host:port/stripe`.
 - `/sendgrid`: SendGrid's API; the SDK's host is `http://host:port/sendgrid`.
+- `/twilio`: Twilio's API; the base address is `http://host:port/twilio`.
+- `/google`: Google Calendar's API, and `/google/login/token`, which its credentials name as their `token_uri`.
+- `/graph`: Microsoft Graph, and `/microsoft`, where its tokens are given.
+- `/s3`: S3, by moto; the endpoint is `http://host:port/s3`.
 - `/_sandbox`: what only a sandbox can do: see `_admin`.
 """
 
@@ -11,7 +15,7 @@ import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import asdict
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.applications import Starlette
@@ -19,11 +23,15 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 
-from sandbox import sendgrid, stripe
+from sandbox import google, graph, s3, sendgrid, stripe, tokens, twilio
+from sandbox.google import GoogleService
+from sandbox.graph import GraphService
+from sandbox.s3 import S3Service
 from sandbox.seed import seed_stripe
 from sandbox.sendgrid import SendGridService
 from sandbox.stripe import StripeService
-from sandbox.webhooks import Endpoint, SendGridSigner, StripeSigner, Webhooks
+from sandbox.twilio import Inbound, TwilioService
+from sandbox.webhooks import Endpoint, SendGridSigner, StripeSigner, TwilioSigner, Webhooks
 from sandbox.wire import Misbehaviour, Wire
 from sandbox.world import Clock, Ids
 
@@ -36,6 +44,22 @@ class Seed(BaseModel):
     customers: int = Field(230, ge=0, le=10_000)
 
 
+class Moved(BaseModel):
+    """How far the clock is moved."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    seconds: int = Field(ge=0)
+
+
+class Forgotten(BaseModel):
+    """Whose sync tokens and delta links no longer hold."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    service: Literal["google", "graph"]
+
+
 Asked = TypeVar("Asked", bound=BaseModel)
 
 
@@ -45,6 +69,7 @@ class Sandbox:
     Args:
         stripe_webhook_secret: What Stripe's webhooks are signed with (`whsec_...`); a new one if not given.
         sendgrid_signer: What SendGrid's webhooks are signed with; a new key if not given.
+        twilio_auth_token: What Twilio's webhooks are signed with; a new one if not given.
         id_seed: With the same seed, the same calls in the same order are given the same ids; random if not given.
     """
 
@@ -53,25 +78,48 @@ class Sandbox:
         *,
         stripe_webhook_secret: str | None = None,
         sendgrid_signer: SendGridSigner | None = None,
+        twilio_auth_token: str | None = None,
         id_seed: str | None = None,
     ) -> None:
         self.stripe_webhook_secret = stripe_webhook_secret or f"whsec_{secrets.token_urlsafe(24)}"
         self.sendgrid_signer = sendgrid_signer or SendGridSigner()
+        self.twilio_auth_token = twilio_auth_token or secrets.token_hex(16)
         self.clock = Clock()
         self.wire = Wire()
         self.webhooks = Webhooks({"stripe": StripeSigner(self.stripe_webhook_secret), "sendgrid": self.sendgrid_signer})
         self.stripe = StripeService(self.clock, self.webhooks)
         self.sendgrid = SendGridService(self.clock, self.webhooks, self.sendgrid_signer)
+        self.twilio = TwilioService(self.clock, self.webhooks, TwilioSigner(self.twilio_auth_token))
+        google_tokens, graph_tokens = tokens.Tokens(self.clock, "ya29."), tokens.Tokens(self.clock, "eyJ0.")
+        self.google_login, self.microsoft_login = tokens.GoogleLogin(google_tokens), tokens.MicrosoftLogin(graph_tokens)
+        self.google = GoogleService(self.clock, google_tokens, self.webhooks)
+        self.graph = GraphService(self.clock, graph_tokens, self.webhooks)
+        self.s3 = S3Service()
         self._id_seed = id_seed
         self.reset()
 
     def reset(self) -> None:
         """Empties the services and forgets calls, deliveries and misbehaviour; webhook endpoints stay."""
         ids = Ids(self._id_seed)
+        self.clock.ahead = 0
         self.stripe.reset(ids)
         self.sendgrid.reset(ids)
+        self.twilio.reset(ids)
+        self.google.reset(ids)
+        self.graph.reset(ids)
+        self.s3.reset()
         self.wire.reset()
         self.webhooks.deliveries.clear()
+
+    def advance(self, moved: Moved) -> None:
+        """Moves the clock; what is due by then happens."""
+        self.clock.ahead += moved.seconds
+        self.twilio.tick()
+
+    def forget(self, forgotten: Forgotten) -> None:
+        """Lets a calendar service forget what it has told whom: its sync tokens or delta links."""
+        services: dict[str, GoogleService | GraphService] = {"google": self.google, "graph": self.graph}
+        services[forgotten.service].expire()
 
     def seed(self, customers: int = 230) -> None:
         """Gives Stripe a history: the same one every time, but for ids, which follow `id_seed`."""
@@ -91,6 +139,12 @@ def create_app(sandbox: Sandbox) -> Starlette:
         routes=[
             Mount("/stripe", sandbox.wire.guard("stripe", sandbox.stripe.app(), stripe.error)),
             Mount("/sendgrid", sandbox.wire.guard("sendgrid", sandbox.sendgrid.app(), sendgrid.error)),
+            Mount("/twilio", sandbox.wire.guard("twilio", sandbox.twilio.app(), twilio.error)),
+            Mount("/google/login", sandbox.wire.guard("google-login", sandbox.google_login.app(), tokens.error)),
+            Mount("/google", sandbox.wire.guard("google", sandbox.google.app(), google.error)),
+            Mount("/microsoft", sandbox.wire.guard("microsoft-login", sandbox.microsoft_login.app(), tokens.error)),
+            Mount("/graph", sandbox.wire.guard("graph", sandbox.graph.app(), graph.error)),
+            Mount("/s3", sandbox.wire.guard("s3", sandbox.s3.app(), s3.error)),
             Mount("/_sandbox", routes=_admin(sandbox)),
         ],
     )
@@ -113,6 +167,9 @@ def _admin(sandbox: Sandbox) -> list[Route]:
         Route("/reset", reset, methods=["POST"]),
         Route("/seed", _taking(Seed, lambda asked: sandbox.seed(asked.customers)), methods=["POST"]),
         Route("/webhooks", _taking(Endpoint, sandbox.webhooks.endpoints.append), methods=["POST"]),
+        Route("/clock", _taking(Moved, sandbox.advance), methods=["POST"]),
+        Route("/twilio/inbound", _taking(Inbound, sandbox.twilio.receive), methods=["POST"]),
+        Route("/forget", _taking(Forgotten, sandbox.forget), methods=["POST"]),
         Route("/misbehave", _taking(Misbehaviour, sandbox.wire.misbehave), methods=["POST"]),
     ]
 

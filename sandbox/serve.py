@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 import time
 from collections.abc import Iterator
@@ -42,6 +43,36 @@ class Running:
     def sendgrid_base(self) -> str:
         """The host for SendGrid's SDK (`PIVOTAL_SENDGRID_API_BASE`)."""
         return f"{self.url}/sendgrid"
+
+    @property
+    def twilio_base(self) -> str:
+        """The base address for Twilio's client (`PIVOTAL_TWILIO_API_BASE`)."""
+        return f"{self.url}/twilio"
+
+    @property
+    def google_base(self) -> str:
+        """Where Google's API answers (`PIVOTAL_GOOGLE_API_BASE`)."""
+        return f"{self.url}/google"
+
+    @property
+    def google_credentials(self) -> str:
+        """A service account's key for it (`PIVOTAL_GOOGLE_CREDENTIALS`)."""
+        return json.dumps(self.sandbox.google_login.service_account(f"{self.url}/google/login"))
+
+    @property
+    def graph_base(self) -> str:
+        """Where Microsoft Graph answers (`PIVOTAL_OUTLOOK_API_BASE`)."""
+        return f"{self.url}/graph"
+
+    @property
+    def microsoft_base(self) -> str:
+        """Where Microsoft gives tokens (`PIVOTAL_OUTLOOK_LOGIN_BASE`)."""
+        return f"{self.url}/microsoft"
+
+    @property
+    def s3_base(self) -> str:
+        """The endpoint for S3's SDK (`PIVOTAL_S3_ENDPOINT_URL`)."""
+        return f"{self.url}/s3"
 
 
 def run(host: str, port: int, sandbox: Sandbox) -> None:

@@ -100,6 +100,23 @@ class TwilioService:
             if kept.told["status"] == "scheduled" and (kept.send_at or 0) <= self._clock.now():
                 self._send(kept)
 
+    def create(self, account: str, form: Form) -> Json:
+        """Takes a message as its parameters say, and shows it as it is before anything becomes of it.
+
+        Raises:
+            Refused: Twilio would not take it.
+        """
+        wanted = read(form, self._clock.now(), lambda to, sender: (to, sender) in self._opted_out)
+        sid = self._sid("MM" if wanted.media else "SM")
+        told = self._told(account, sid, wanted.to, wanted.body, len(wanted.media))
+        kept = Kept(told | _first(wanted), wanted.callback, wanted.send_at)
+        kept.ends = _ENDS.get(wanted.to, kept.ends)
+        self._kept[sid] = kept
+        answer = dict(kept.told)
+        if wanted.send_at is None:
+            self._send(kept)
+        return answer
+
     def receive(self, inbound: Inbound) -> None:
         """Takes a message from outside; the receiver hears of it, and STOP and START are heeded."""
         sid = self._sid("MM" if inbound.media else "SM")
@@ -142,16 +159,7 @@ class TwilioService:
         return answer
 
     def _create(self, _: Request, account: str, form: Form) -> Json:
-        wanted = read(form, self._clock.now(), lambda to, sender: (to, sender) in self._opted_out)
-        sid = self._sid("MM" if wanted.media else "SM")
-        told = self._told(account, sid, wanted.to, wanted.body, len(wanted.media))
-        kept = Kept(told | _first(wanted), wanted.callback, wanted.send_at)
-        kept.ends = _ENDS.get(wanted.to, kept.ends)
-        self._kept[sid] = kept
-        answer = dict(kept.told)
-        if wanted.send_at is None:
-            self._send(kept)
-        return answer
+        return self.create(account, form)
 
     def _list(self, request: Request, account: str, asked: Form) -> Json:
         for name in asked.keys() - {
