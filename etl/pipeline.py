@@ -589,7 +589,7 @@ class ApiSource(Model):
     model_config = ConfigDict(json_schema_extra=lambda schema: _not_needed(schema, "url"))
 
     type: Literal["api"]
-    service: Literal["stripe"] | None = Field(
+    service: Literal["sendgrid", "stripe"] | None = Field(
         None, description="A service that is known by name: its address, key, pages and cursor need not be said."
     )
     resource: Text | None = Field(None, description="With `service`: what is read of it: invoices.")

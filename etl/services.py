@@ -51,6 +51,18 @@ SERVICES: Mapping[str, Service] = {
         cursor="created",
         param="created[gte]",
     ),
+    "sendgrid": Service(
+        url="${PIVOTAL_SENDGRID_API_BASE}/v3/suppression/{}",
+        keys={
+            "auth": {"type": "bearer", "token": "${PIVOTAL_SENDGRID_API_KEY}"},
+            "headers": {},
+            "pagination": {"type": "offset", "limit": 500},
+            "params": {},
+        },
+        resources=_all_of("blocks", "bounces", "invalid_emails", "spam_reports", "unsubscribes"),
+        cursor="created",
+        param="start_time",
+    ),
 }  # fmt: skip
 
 _OWN = frozenset({"url", "records", "pagination", "body", "for_each"})

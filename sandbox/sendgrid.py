@@ -43,15 +43,15 @@ class SendGridService:
     def reset(self, ids: Ids) -> None:
         """Starts again: nothing was sent, nobody is suppressed, no template, no contact; ids come from `ids`."""
         self._ids = ids
-        self._suppressions = Suppressions(self._clock)
+        self.suppressions = Suppressions(self._clock)
         templates, contacts = Templates(self._clock, ids), Contacts(self._clock, ids)
-        self._postoffice = PostOffice(self._clock, ids, self._webhooks, self._suppressions, templates)
+        self._postoffice = PostOffice(self._clock, ids, self._webhooks, self.suppressions, templates)
         own = [
             Route("/v3/mail/send", self._send, methods=["POST"]),
             Route("/v3/user/webhooks/event/settings/signed", self._show_key, methods=["GET"]),
         ]
         self._router = Router(
-            [*own, *self._suppressions.routes(), *templates.routes(), *contacts.routes()],
+            [*own, *self.suppressions.routes(), *templates.routes(), *contacts.routes()],
             redirect_slashes=False,
         )
 
@@ -77,7 +77,7 @@ class SendGridService:
         if not request.headers.get("Content-Type", "").startswith("application/json"):
             raise Refused(("Content-Type should be application/json.", None), status=415)
         mail = read(await request.body(), self._clock.now())
-        if mail.asm and not self._suppressions.has_group(mail.asm.group_id):
+        if mail.asm and not self.suppressions.has_group(mail.asm.group_id):
             message = f"The ASM group ID must be a valid Group ID on your account. You provided {mail.asm.group_id}."
             raise Refused((message, "asm.group_id"))
         if mail.from_.email.startswith("unverified@"):

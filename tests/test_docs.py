@@ -31,6 +31,7 @@ def test_a_pipeline_in_the_documentation_has_no_mistake(
     page: str, number: int, text: str, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PIVOTAL_STRIPE_API_KEY", "sk_test_of_the_tests")
+    monkeypatch.setenv("PIVOTAL_SENDGRID_API_KEY", "SG.of_the_tests")
     for path in re.findall(r"schema: (\S+\.py):", text):
         (project / path).parent.mkdir(parents=True)
         (project / path).write_text(SCHEMA)
@@ -64,6 +65,20 @@ def test_what_the_page_on_stripe_shows_runs(project: Path, monkeypatch: pytest.M
         assert shown["stripe"].subscriptions.get(shown["subscription"].id).cancel_at_period_end
         assert shown["log"].counts()["pivotal.stripe.customer.created"] == 2
         shown["log"].close()
+
+
+def test_what_the_page_on_sendgrid_shows_runs(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with running(Sandbox()) as served:
+        monkeypatch.setenv("PIVOTAL_SENDGRID_API_BASE", served.sendgrid_base)
+        monkeypatch.setenv("PIVOTAL_SENDGRID_API_KEY", "SG.of_the_tests")
+        monkeypatch.setenv("PIVOTAL_EVENTS_URL", f"sqlite:///{project / 'events.db'}")
+        get_settings.cache_clear()
+        shown = run("docs/integrations/sendgrid.md", {})
+        assert shown["log"].counts()["pivotal.sendgrid.email.sent"] == 4
+        shown["log"].close()
+    assert "3 2 1\n" in capsys.readouterr().out
 
 
 def run(page: str, replaced: dict[str, str]) -> dict[str, Any]:
