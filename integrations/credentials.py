@@ -14,7 +14,7 @@ from errors import IntegrationError
 if TYPE_CHECKING:
     import httpx
 
-    from integrations.http import Options, Response
+    from integrations.exchange import Options, Response
 
 
 @dataclass(frozen=True, slots=True)

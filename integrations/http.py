@@ -13,10 +13,10 @@ import secrets as randomness
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, Generic, Self, TypedDict, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, Generic, Self, TypeVar, Unpack
 from urllib.parse import quote, quote_plus
 
 import httpx
@@ -35,17 +35,29 @@ from integrations.calls import (
     silence,
 )
 from integrations.credentials import ClientCredentials, Credential
+from integrations.exchange import USUAL_LIMITS, Limits, Options, Refusal, Response
 from integrations.limits import retry_wait, used_up
 from integrations.metrics import State
+from integrations.urls import absolute, clean_url, origin, same_origin
 from integrations.wires import BlockingWire, LoopWire, finish
 
 if TYPE_CHECKING:
     from events.log import EventLog
 
-__all__ = ["AsyncHttpClient", "ClientCredentials", "Credential", "HttpClient", "Limits", "Refusal", "Response"]
+__all__ = [
+    "AsyncHttpClient",
+    "ClientCredentials",
+    "Credential",
+    "HttpClient",
+    "Limits",
+    "Options",
+    "Refusal",
+    "Response",
+    "clean_url",
+    "same_origin",
+]
 
 _SAFE_TO_REPEAT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
-_SECRET_NAME = re.compile(r"key|token|secret|passw|sig|auth|credential|session|code", re.IGNORECASE)
 _NOT_REACHED = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
 _MISTAKES = (httpx.UnsupportedProtocol, httpx.LocalProtocolError, httpx.InvalidURL)
 _NO_ANSWER_HINT = "check the address and the network; the service may be down"
@@ -53,100 +65,6 @@ _A = TypeVar("_A")
 
 for _library in ("httpx", "httpcore"):  # they log whole URLs and headers
     silence(_library)
-
-
-@dataclass(frozen=True, slots=True)
-class Response:
-    """What a service answered.
-
-    Args:
-        status: HTTP status.
-        reason: Its text: `OK`.
-        headers: Header -> value; names in any case.
-        body: The bytes, decompressed.
-        elapsed: Seconds from the request to the last byte.
-        url: Where the answer came from, free of secrets.
-        links: Relation -> absolute URL, from the `Link` header (RFC 8288).
-    """
-
-    status: int
-    reason: str
-    headers: Mapping[str, str]
-    body: bytes = field(repr=False)
-    elapsed: float
-    url: str
-    links: Mapping[str, str] = field(repr=False)
-
-    @property
-    def data(self) -> Any:  # noqa: ANN401  (JSON can be anything)
-        """The body as JSON, None if there is none; numbers with a fraction are floats.
-
-        Raises:
-            ValueError: The body is not JSON.
-        """
-        import orjson
-
-        return orjson.loads(self.body) if self.body else None
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """What a service says, in its own words, about a call that it refused; what is None is told by the status.
-
-    Args:
-        message: Free of secrets and of personal data.
-        code: The service's own name of the failure.
-        hint: The next step.
-        request_id: The service's own id of the call.
-    """
-
-    message: str
-    code: str | None = None
-    hint: str | None = None
-    request_id: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What one try of a call may take.
-
-    Args:
-        timeout: Seconds to wait for a connection and between two pieces of an answer.
-        deadline: Seconds altogether.
-        size: The largest answer that is read, in bytes.
-    """
-
-    timeout: float = 30.0
-    deadline: float = 120.0
-    size: int = 256 << 20
-
-
-class Options(TypedDict, total=False):
-    """What a call may say.
-
-    Args:
-        operation: What it does, for errors, logs and metrics; the method and the path if not given.
-        label: What the metrics call it, if `operation` is not one of a few: `page` of `page 7`.
-        params: Query parameters, added to those of the URL.
-        json: Body.
-        content: Body, as it is; `headers` say what it is.
-        headers: Beside those of the client.
-        idempotency_key: Sent as `Idempotency-Key`; the call is then safe to repeat.
-        repeatable: Whether a second try is safe; GET, HEAD, OPTIONS, PUT and DELETE are, others with a key are.
-        accept: Statuses of 400 and above that are answers, too.
-        limits: In the place of the client's.
-    """
-
-    operation: str
-    label: str
-    params: Mapping[str, str | int | float | bool] | None
-    json: object
-    content: bytes | None
-    headers: Mapping[str, str] | None
-    idempotency_key: str
-    repeatable: bool | None
-    accept: Collection[int]
-    limits: Limits
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +109,7 @@ class _Client(Generic[_A]):
         headers: Mapping[str, str] | None = None,
         credential: Credential | ClientCredentials | None = None,
         secrets: Collection[str] = (),
-        limits: Limits = Limits(),
+        limits: Limits = USUAL_LIMITS,
         budget: RetryBudget = USUAL_BUDGET,
         breaker: BreakerPolicy | None = USUAL_BREAKER,
         error: type[IntegrationError] = IntegrationError,
@@ -200,7 +118,7 @@ class _Client(Generic[_A]):
         events: EventLog | None = None,
     ) -> None:
         self.service = service
-        self._origin = _origin(httpx.URL(base_url))
+        self._origin = origin(httpx.URL(base_url))
         self._credential = credential
         self._secrets, self._limits, self._budget, self._error_of = secrets, limits, budget, error
         self._refusal, self._private_query = refusal, private_query
@@ -325,7 +243,7 @@ class _Client(Generic[_A]):
             body,
             time.monotonic() - start,
             self._clean(answer.url),
-            {str(rel): _absolute(answer.url, link["url"]) for rel, link in answer.links.items()},
+            {str(rel): absolute(answer.url, link["url"]) for rel, link in answer.links.items()},
         )
 
     def _leave_alone(self, headers: Mapping[str, str]) -> None:
@@ -400,7 +318,7 @@ class _Client(Generic[_A]):
         if self._credential is None:
             return
         credential = await self._current(self._credential)
-        if _origin(request.url) == self._origin:
+        if origin(request.url) == self._origin:
             credential.put(request)
         else:
             credential.remove(request)
@@ -482,33 +400,6 @@ def _written(path: Path) -> Iterator[BinaryIO]:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
-
-
-def clean_url(url: str) -> str:
-    """The URL without user, password and the values of query parameters whose names tell of a secret."""
-    parts = httpx.URL(url)
-    query = "&".join(
-        f"{quote_plus(name)}={'***' if _SECRET_NAME.search(name) else quote_plus(value)}"
-        for name, value in parts.params.multi_items()
-    )
-    return str(parts.copy_with(userinfo=b"", query=query.encode() or None, fragment=None))
-
-
-def same_origin(one: str, other: str) -> bool:
-    """Whether two absolute URLs have scheme, host and port in common: what may see the same credential."""
-    return _origin(httpx.URL(one)) == _origin(httpx.URL(other))
-
-
-def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
-    return url.scheme, url.host, url.port or {"http": 80, "https": 443}.get(url.scheme)
-
-
-def _absolute(url: httpx.URL, link: str) -> str:
-    """Where a link leads; the link itself if it leads nowhere."""
-    try:
-        return str(url.join(link))
-    except httpx.InvalidURL:
-        return link
 
 
 def _reason(error: Exception) -> str:
