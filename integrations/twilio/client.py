@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypedDict
 from urllib.parse import urlencode
 
 from integrations.breaker import USUAL_BREAKER, BreakerPolicy
 from integrations.calls import USUAL_BUDGET, Calls, RetryBudget
-from integrations.http import Credential, HttpClient, Limits, Options, Response
+from integrations.http import Credential, HttpClient, Limits, Response
 from integrations.metrics import State
 from integrations.twilio.errors import TwilioIntegrationError, refusal
 
@@ -31,7 +31,7 @@ class TwilioConfig:
         secret: The API key's secret; without an API key, the account's auth token.
         api_key: The API key's SID (`SK...`).
         api_base: Where Twilio's API answers; `https://api.dublin.ie1.twilio.com` for the region of Ireland.
-        status_callback: Where Twilio tells what becomes of a message: the receiver's `/webhooks/twilio/status`.
+        status_callback: Where Twilio tells what becomes of a message: the receiver's `/webhooks/twilio`.
         timeout: Seconds to connect, and without a byte of the answer.
         settle: Seconds after which a message that Twilio took is certainly in its list.
         retry: How often a call is tried.
@@ -122,6 +122,11 @@ class Client:
         self.close()
 
 
-def _encoded(form: Sequence[tuple[str, str]]) -> Options:
+class _Encoded(TypedDict):
+    content: bytes
+    headers: Mapping[str, str]
+
+
+def _encoded(form: Sequence[tuple[str, str]]) -> _Encoded:
     headers = {"Content-Type": "application/x-www-form-urlencoded"}
     return {"content": urlencode(form).encode(), "headers": headers}

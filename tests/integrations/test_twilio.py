@@ -124,7 +124,7 @@ def test_a_schedule_that_twilio_would_forget_or_misread_is_refused_before_anythi
     ],
 )
 def test_a_refusal_has_twilios_code_what_to_do_and_nobodys_number(
-    served: Running, twilio: Twilio, changes: dict[str, str], code: str, hint: str
+    served: Running, twilio: Twilio, changes: dict[str, Any], code: str, hint: str
 ) -> None:
     sms = Sms(**{"to": ADA, "sender": NUMBERS[0], "body": "Hello", **changes})
     with pytest.raises(TwilioIntegrationError) as caught:
@@ -307,7 +307,7 @@ def test_a_list_has_every_page_and_only_what_is_asked_for(
     assert calls(served) == "GGG"
     assert len(list(twilio.messages.list(to=ADA))) == 5
     assert len(list(twilio.messages.list(sender=NUMBERS[1]))) == 1
-    window = {"sent_after": now - timedelta(hours=3.5), "sent_before": now - timedelta(hours=0.5)}
+    window: dict[str, Any] = {"sent_after": now - timedelta(hours=3.5), "sent_before": now - timedelta(hours=0.5)}
     assert len(list(twilio.messages.list(**window))) == 3
 
 

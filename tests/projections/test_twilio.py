@@ -94,13 +94,13 @@ def test_an_inbound_message_has_its_text() -> None:
         ("Oui", {"OptOutType": "START"}, False),
     ],
 )
-def test_who_answers_stop_is_suppressed_until_start(body: str, data: dict[str, str], active: bool) -> None:
+def test_who_answers_stop_is_suppressed_until_start(body: str, data: dict[str, Any], active: bool) -> None:
     told = rows(twilio_inbound(body, "SM2", **data))["sms_suppressions"]
     assert (told["number"], told["sender"], told["active"]) == ("+14155550100", "+15005550006", active)
 
 
 @pytest.mark.parametrize(("body", "data"), [("Stop it!", {}), ("HELP", {"OptOutType": "HELP"}), (None, {})])
-def test_who_says_something_else_is_not_suppressed(body: Any, data: dict[str, str]) -> None:
+def test_who_says_something_else_is_not_suppressed(body: Any, data: dict[str, Any]) -> None:
     assert rows(twilio_inbound(body, "SM2", **data)).keys() == {"sms_messages"}
 
 

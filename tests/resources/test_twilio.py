@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -76,6 +77,6 @@ def test_a_secret_comes_from_the_variable_that_is_named(
     ("given", "variable"),
     [({}, "PIVOTAL_TWILIO_ACCOUNT_SID"), ({"account_sid": ACCOUNT}, "PIVOTAL_TWILIO_SECRET")],
 )
-def test_what_is_not_set_is_named(given: dict[str, str], variable: str) -> None:
+def test_what_is_not_set_is_named(given: dict[str, Any], variable: str) -> None:
     with pytest.raises(PivotalError, match=variable), TwilioResource(**given).open():
         pytest.fail("it opened")

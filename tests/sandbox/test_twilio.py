@@ -246,7 +246,7 @@ REFUSED: dict[str, tuple[str, str, dict[str, str], int, int]] = {
 def test_other_wrong_requests_are_refused_as_twilio_refuses_them(http: httpx.Client, name: str) -> None:
     method, path, headers, status, code = REFUSED[name]
     http.post(f"{MESSAGES}.json", data=HELLO)
-    own = {"auth": None} if headers else {}
+    own: dict[str, Any] = {"auth": None} if headers else {}
     answer = http.request(method, path, headers=headers, **own)
     assert (answer.status_code, answer.json()["code"]) == (status, code)
 
