@@ -9,14 +9,12 @@
 from __future__ import annotations
 
 import re
-import secrets as randomness
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, Generic, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar, Unpack
 from urllib.parse import quote, quote_plus
 
 import httpx
@@ -36,6 +34,7 @@ from integrations.calls import (
 )
 from integrations.credentials import ClientCredentials, Credential
 from integrations.exchange import USUAL_LIMITS, Limits, Options, Refusal, Response
+from integrations.files import written
 from integrations.limits import retry_wait, used_up
 from integrations.metrics import State
 from integrations.urls import absolute, clean_url, origin, same_origin
@@ -269,7 +268,7 @@ class _Client(Generic[_A]):
             async for chunk in self._pieces(task, answer, start):
                 body += chunk
             return bytes(body)
-        with _written(task.to) as file:
+        with written(task.to) as file:
             async for chunk in self._pieces(task, answer, start):
                 file.write(chunk)
         return b""
@@ -388,18 +387,6 @@ class AsyncHttpClient(_Client[Coroutine[Any, Any, Response]]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
-
-
-@contextmanager
-def _written(path: Path) -> Iterator[BinaryIO]:
-    """A file under another name, which takes its place at the end."""
-    part = path.with_name(f".{path.name}.{randomness.token_hex(4)}.part")
-    try:
-        with part.open("xb") as file:
-            yield file
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _reason(error: Exception) -> str:
