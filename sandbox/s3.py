@@ -1,7 +1,7 @@
 """The sandbox's S3: moto, which knows what S3 refuses, behind the sandbox's own wire.
 
-moto keeps what it stores in this process: all sandboxes of a process share it. It takes any credentials. What it does
-not look at is refused here as S3 would: a body whose checksum is another one.
+moto keeps what it stores in this process: all sandboxes of a process share it. It takes any credentials. What it lets
+pass is refused here (`_refusal`): a body that is not the one of its checksum, a key that is too long, ...
 """
 
 from __future__ import annotations
@@ -9,11 +9,12 @@ from __future__ import annotations
 import base64
 import importlib.util
 import io
+import re
 import sys
 import zlib
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote_to_bytes
+from urllib.parse import parse_qsl, unquote, unquote_to_bytes
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 BUCKET = "sandbox"
 """The bucket that is there from the first call on."""
 
+_BUCKET_NAME = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _CODES = {
     400: "InvalidRequest",
     403: "AccessDenied",
@@ -77,17 +79,20 @@ class S3Service:
     def _answer(self, request: Request, body: bytes) -> Response:
         if not self.available:
             return _refused(501, "NotImplemented", "pip install 'moto[s3]' flask flask-cors")
-        told = request.headers.get("x-amz-checksum-crc32")
-        if told is not None and told != base64.b64encode(zlib.crc32(body).to_bytes(4)).decode():
-            return _refused(400, "BadDigest", "The CRC32 you specified did not match the calculated checksum.")
         path = request.scope["raw_path"].decode().removeprefix(request.scope.get("root_path", "")) or "/"
+        refusal = _refusal(request, unquote(path), body)
+        if refusal is not None:
+            return refusal
         names = {"content-type": "CONTENT_TYPE"}
         headers = {
             names.get(name, f"HTTP_{name.upper().replace('-', '_')}"): value
             for name, value in request.headers.items()
             if name not in {"host", "content-length", "transfer-encoding", "expect"}
         }
-        return self._ask(self._moto, request.method, path, request.url.query, body, headers)
+        try:
+            return self._ask(self._moto, request.method, path, request.url.query, body, headers)
+        except KeyError:  # moto looks for the upload of a part without asking whether it is there
+            return _refused(404, "NoSuchUpload", "The specified upload does not exist.")
 
     def _ask(
         self,
@@ -130,6 +135,25 @@ class S3Service:
 def error(status: int) -> Response:
     """S3's answer to an HTTP status."""
     return _refused(status, _CODES.get(status, f"Error{status}"), "The sandbox was told to answer so.")
+
+
+def _refusal(request: Request, path: str, body: bytes) -> Response | None:
+    """The answer to what S3 refuses, and moto does not."""
+    told = request.headers.get("x-amz-checksum-crc32")
+    if told is not None and told != base64.b64encode(zlib.crc32(body).to_bytes(4)).decode():
+        return _refused(400, "BadDigest", "The CRC32 you specified did not match the calculated checksum.")
+    _, bucket, key = path.split("/", 2) if path.count("/") > 1 else ("", path.strip("/"), "")
+    if len(key.encode()) > 1024:
+        return _refused(400, "KeyTooLongError", "Your key is too long")
+    if request.method == "PUT" and not key and not _BUCKET_NAME.fullmatch(bucket):
+        return _refused(400, "InvalidBucketName", "The specified bucket is not valid.")
+    own = [name.removeprefix("x-amz-meta-") + value for name, value in request.headers.items() if "x-amz-meta-" in name]
+    if sum(map(len, own)) > 2048:
+        return _refused(400, "MetadataTooLarge", "Your metadata headers exceed the maximum allowed metadata size")
+    tags = [name for name, _ in parse_qsl(request.headers.get("x-amz-tagging", ""))]
+    if len(tags) > len(set(tags)):
+        return _refused(400, "InvalidTag", "Cannot provide multiple Tags with the same key")
+    return None
 
 
 def _refused(status: int, code: str, message: str) -> Response:
