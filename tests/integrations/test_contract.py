@@ -6,6 +6,7 @@ Each service's client calls the sandbox over a real socket; its calls go wrong i
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import tempfile
 import time
@@ -26,9 +27,12 @@ from integrations.breaker import BreakerPolicy
 from integrations.calendar import CalendarIntegrationError, Calendars
 from integrations.calls import NO_ANSWER, UNREACHABLE, RetryBudget
 from integrations.http import AsyncHttpClient, Credential, HttpClient, Limits
+from integrations.sendgrid import Message, SendGrid, SendGridConfig, SendGridIntegrationError
+from integrations.s3 import S3, S3Config, S3IntegrationError
 from integrations.stripe import Stripe, StripeConfig, StripeIntegrationError
 from integrations.twilio import Sms, Twilio, TwilioConfig, TwilioIntegrationError
 from sandbox.app import Sandbox
+from sandbox.s3 import BUCKET
 from sandbox.serve import Running
 from sandbox.webhooks import Service
 from sandbox.wire import Call, Misbehaviour
@@ -59,12 +63,14 @@ class Subject:
         renews: Whether a 401 is answered with a new token, and asked once more.
         made: How many things `change` has made.
         unsure: Operations that look whether they were done before they are repeated; here, looking fails, too.
+        careful: Operations that are repeated only if they certainly were not done, by 429 and 503.
+        answers: Operations that a 404 is an answer to, not a failure.
     """
 
     operations: Mapping[str, Callable[[], object]]
     error: type[IntegrationError]
     circuit: Callable[[], str]
-    close: Callable[[], None] = lambda: None
+    close: Callable[[], object] = lambda: None
     service: Service = "stripe"
     repeats: frozenset[int] = frozenset()
     looks: frozenset[str] = frozenset()
@@ -72,6 +78,8 @@ class Subject:
     renews: bool = False
     made: Callable[[Sandbox], int] = lambda sandbox: len(sandbox.stripe.account.page("customer", {})["data"])
     unsure: frozenset[str] = frozenset()
+    careful: frozenset[str] = frozenset()
+    answers: frozenset[str] = frozenset()
 
     def change(self) -> object:
         return next(iter(self.operations.values()))()
@@ -264,8 +272,91 @@ def twilio(terms: Terms) -> Subject:
     )
 
 
+def sendgrid(terms: Terms) -> Subject:
+    config = SendGridConfig(
+        api_key=SecretStr(f"SG.{SECRET}"),
+        api_base=terms.at if isinstance(terms.at, str) else terms.at.sendgrid_base,
+        timeout=terms.timeout,
+        retry=terms.budget,
+        breaker=terms.breaker,
+    )
+    client = SendGrid(config)
+    return Subject(
+        sendgrid_operations(client),
+        SendGridIntegrationError,
+        lambda: client.circuit,
+        gc.collect,  # where `HALF` ignores what it warns of
+        service="sendgrid",
+        keyed=False,
+        made=lambda sandbox: len(sandbox.sendgrid.suppressions.on("unsubscribes")),
+        careful=frozenset({"mail.send", "templates.create", "templates.versions.create"}),
+        answers=frozenset({"contacts.find"}),
+    )
+
+
+def sendgrid_operations(client: SendGrid) -> Mapping[str, Callable[[], object]]:
+    templates, versions, contacts, lists = (
+        client.templates,
+        client.templates.versions,
+        client.contacts,
+        client.suppressions,
+    )
+    mail = Message("shop@example.com", (ADDRESS,), "Hello", "Hello")
+    return {
+        "suppressions.add": lambda: lists.add("unsubscribes", [ADDRESS]),
+        "suppressions.remove": lambda: lists.remove("bounces", [ADDRESS]),
+        "suppressions.list": lambda: list(lists.list("bounces")),
+        "mail.send": lambda: client.mail.send(mail, operation_id="hello-1"),
+        "templates.create": lambda: templates.create("welcome"),
+        "templates.update": lambda: templates.update("d-1", "welcome"),
+        "templates.delete": lambda: templates.delete("d-1"),
+        "templates.get": lambda: templates.get("d-1"),
+        "templates.list": lambda: list(templates.list()),
+        "templates.versions.create": lambda: versions.create("d-1", {"name": "v1", "subject": "Hello"}),
+        "templates.versions.update": lambda: versions.update("d-1", "v1", {"subject": "Hi"}),
+        "templates.versions.activate": lambda: versions.activate("d-1", "v1"),
+        "templates.versions.delete": lambda: versions.delete("d-1", "v1"),
+        "templates.versions.get": lambda: versions.get("d-1", "v1"),
+        "contacts.upsert": lambda: contacts.upsert([{"email": ADDRESS}]),
+        "contacts.remove": lambda: contacts.remove(["c-1"]),
+        "contacts.find": lambda: contacts.find([ADDRESS]),
+        "contacts.search": lambda: contacts.search("city = 'Berlin'"),
+        "contacts.follow": lambda: contacts.follow("j-1"),
+    }
+
+
+def s3(terms: Terms) -> Subject:
+    config = S3Config(
+        endpoint_url=terms.at if isinstance(terms.at, str) else terms.at.s3_base,
+        access_key_id=SecretStr("AKIA1"),
+        secret_access_key=SecretStr(SECRET),
+        read_timeout=terms.timeout,
+        retry=terms.budget,
+        breaker=terms.breaker,
+    )
+    client = S3(config)
+    objects, url = client.objects, f"s3://{BUCKET}/signup-1"
+    return Subject(
+        {
+            "put_object": lambda: objects.upload(url, b"x", metadata={"owner": ADDRESS}),
+            "get_object": lambda: objects.read(url),
+            "delete_object": lambda: objects.delete(url),
+            "delete_objects": lambda: objects.delete_many([url]),
+            "list_objects_v2": lambda: list(objects.list(url)),
+        },
+        S3IntegrationError,
+        lambda: client.circuit,
+        service="s3",
+        repeats=frozenset({409}),  # another call changes the object: that passes
+        keyed=False,
+        made=lambda _: len(list(objects.list(url))),
+    )
+
+
 SERVICES: dict[str, Callable[[Terms], Subject]] = {
     "stripe": stripe,
+    "s3": s3,
+    "sendgrid": sendgrid,
     "google": google,
     "outlook": outlook,
     "twilio": twilio,
@@ -289,6 +380,12 @@ LONGER_THAN_ANYBODY_WAITS = [
     {"kind": "html", "status": 503, "retry_after": "3600"},
 ]
 Opens = Callable[[Terms], Subject]
+HALF = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+"""SendGrid's SDK leaves half an answer open."""
+
+
+def ways(*names: str) -> list[Any]:
+    return [pytest.param(name, marks=HALF) if name == "half an answer" else name for name in names]
 
 
 @pytest.fixture(params=list(SERVICES))
@@ -308,7 +405,7 @@ def fail(served: Running, subject: Subject, how: dict[str, Any], calls: int = 50
     served.sandbox.wire.misbehave(Misbehaviour.model_validate(rule))
 
 
-@pytest.mark.parametrize("failure", list(FAILURES))
+@pytest.mark.parametrize("failure", ways(*FAILURES))
 def test_every_operation_is_tried_as_often_as_can_help_with_one_key(
     served: Running, opens: Opens, failure: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -317,11 +414,15 @@ def test_every_operation_is_tried_as_often_as_can_help_with_one_key(
     subject = opens(Terms(served, timeout=0.03 if failure == "no answer" else 5.0))
     fail(served, subject, how)
     for name, operation in subject.operations.items():
+        if status == 404 and name in subject.answers:
+            continue
         served.sandbox.wire.calls.clear()
         with pytest.raises(subject.error) as caught:
             operation()
         error, calls = caught.value, subject.calls(served)
         repeated = helps or status in subject.repeats
+        if name in subject.careful:
+            repeated = status in {429, 503}
         looked = (status == 404 and name in subject.looks) or (status == 401 and subject.renews)
         unsure = helps and status != 429 and name in subject.unsure
         assert len(calls) == (TRIES + unsure if repeated else 1 + looked), name
@@ -356,7 +457,7 @@ def test_nobody_answers(opens: Opens) -> None:
     assert "check" in str(caught.value.hint)
 
 
-@pytest.mark.parametrize("failure", ["500", "502 in HTML", "reset", "half an answer", "429 for now"])
+@pytest.mark.parametrize("failure", ways("500", "502 in HTML", "reset", "half an answer", "429 for now"))
 def test_a_call_that_recovers_within_its_budget_works_and_is_done_once(
     served: Running, opens: Opens, failure: str
 ) -> None:
