@@ -10,7 +10,7 @@ import random
 import re
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
@@ -53,6 +53,8 @@ _HINTS = {
 }
 
 T = TypeVar("T")
+Change = tuple[tuple[str, str], Mapping[str, Any], str | None]
+"""Kind and id of what has changed, what is to be said of it, and the key of this one doing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,7 +166,18 @@ class Calls:
         """
         about = {"service": self.service, "aggregate": aggregate[0], "aggregate_id": aggregate[1]}
         _log.info("%s %s", self.service, what, extra=about)
-        self._publish(what, aggregate[0], {aggregate[1]: data}, key)
+        self._publish(what, [(aggregate, data, key)])
+
+    def announce_each(self, what: str, changes: Sequence[Change]) -> None:
+        """`announce` for the several that one call has changed, all at once.
+
+        Args:
+            what: As for `announce`.
+            changes: What `announce` is given of each: aggregate, data and key.
+        """
+        about = {"service": self.service, "aggregate": changes[0][0][0], "count": len(changes)}
+        _log.info("%s %s", self.service, what, extra=about)
+        self._publish(what, changes)
 
     def announce_all(self, what: str, aggregate: str, ids: Collection[str]) -> None:
         """`announce` for the many that one call has changed, all at once.
@@ -174,24 +187,21 @@ class Calls:
             aggregate: Kind of what has changed.
             ids: The ids.
         """
-        about = {"service": self.service, "aggregate": aggregate, "count": len(ids)}
-        _log.info("%s %s", self.service, what, extra=about)
-        self._publish(what, aggregate, {each: {} for each in ids}, None)
+        self.announce_each(what, [((aggregate, each), {}, None) for each in ids])
 
-    def _publish(self, what: str, aggregate: str, changed: Mapping[str, Mapping[str, Any]], key: str | None) -> None:
+    def _publish(self, what: str, changes: Sequence[Change]) -> None:
         if self._events is None:
             return
         from events.cause import new_event
 
         kind = f"pivotal.{re.sub('[^a-z0-9_]+', '_', self.service.lower())}.{what}"
         source = f"pivotal/{self.service}"
-        events = [
-            new_event(kind, (aggregate, id_), data, source=source, dedupe_key=key) for id_, data in changed.items()
-        ]
+        events = [new_event(kind, aggregate, data, source=source, dedupe_key=key) for aggregate, data, key in changes]
         try:
             self._events.publish(events)
         except EventLogError as error:
-            about = {"service": self.service, "aggregate": aggregate, "aggregate_id": next(iter(changed))}
+            aggregate, aggregate_id = changes[0][0]
+            about = {"service": self.service, "aggregate": aggregate, "aggregate_id": aggregate_id}
             _log.warning("%s: its event %s is not on the log: %s", self.service, kind, error.message, extra=about)
 
     def _tries(self, operation: Operation, *, probe: bool) -> dict[str, Any]:
@@ -245,7 +255,7 @@ class Calls:
 
     def _circuit(self, state: State) -> None:
         metrics.circuit(self.service, state)
-        self._publish(f"circuit.{state}", "service", {self.service: {"state": state}}, None)
+        self._publish(f"circuit.{state}", [(("service", self.service), {"state": state}, None)])
 
 
 def _is_well(error: IntegrationError) -> bool | None:

@@ -47,19 +47,16 @@ def project(event: Event) -> Sequence[Row]:
 
 def _sent(event: Event) -> Sequence[Row]:
     recipients = event.data.get("recipients")
-    if not isinstance(recipients, list) or not all(isinstance(one, dict) for one in recipients):
-        raise ProjectionError(f"{event.type} does not fit email_messages: data.recipients: not a list of objects")
-    return [
-        EmailMessage.of(event, status="sent", recipient=one.get("recipient"), operation_key=one.get("operation_key"))
-        for one in recipients
-    ]
+    if not isinstance(recipients, list):
+        raise ProjectionError(f"{event.type} does not fit email_messages: data.recipients: not a list")
+    return [EmailMessage.of(event, status="sent", recipient=recipient) for recipient in recipients]
 
 
 def _message(kind: str, event: Event) -> Sequence[Row]:
     tells_of_address = kind in _LISTS or kind in _GROUP
     if kind not in _STATUSES or (tells_of_address and "sg_message_id" not in event.data):
         return []
-    row = EmailMessage.of(event, status=kind, recipient="-", operation_key=event.data.get("operation_key"))
+    row = EmailMessage.of(event, status=kind, recipient="-")
     if row.email is None:
         raise ProjectionError(f"{event.type} does not fit email_messages: data.email: Field required")
     return [row.model_copy(update={"recipient": recipient_of(row.message_id, row.email)})]
@@ -105,7 +102,11 @@ class EmailMessage(Row):
         None, validation_alias=AliasPath("data", "email"), description="Recipient, lower case; none while `sent`."
     )
     status: Id = Field(description="The furthest status: sent, processed, deferred, delivered, dropped, bounce, ...")
-    operation_key: Text | None = Field(None, description="The key of the operation that sent it, if we did.")
+    operation_key: Text | None = Field(
+        None,
+        validation_alias=AliasPath("data", "operation_key"),
+        description="The key of the operation that sent it, if it was ours.",
+    )
     reason: Text | None = Field(
         None,
         validation_alias=AliasChoices(AliasPath("data", "reason"), AliasPath("data", "response")),

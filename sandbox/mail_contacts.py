@@ -82,6 +82,15 @@ class Contacts:
         self._contacts: dict[str, Json] = {}
         self._jobs: dict[str, _Job] = {}
 
+    def put(self, told: Json) -> bool:
+        """Adds a contact, or changes it; tells whether it is new."""
+        email, now = told["email"].lower(), datetime.fromtimestamp(self._clock.now(), UTC).isoformat()
+        before = self._contacts.get(email)
+        old = before or {"id": self._uuid("contact"), "created_at": now, "list_ids": []}
+        lists = dict.fromkeys([*old["list_ids"], *told["list_ids"]])
+        self._contacts[email] = {**old, **told, "email": email, "list_ids": [*lists], "updated_at": now}
+        return before is None
+
     def routes(self) -> list[Route]:
         """The API, from `/v3` on."""
         contacts = "/v3/marketing/contacts"
@@ -176,7 +185,7 @@ class Contacts:
 
     def _take(self, job: _Job) -> None:
         taken = [each for each in job.contacts if not each["email"].startswith("refused@")]
-        created = sum([self._put(each) for each in taken])
+        created = sum([self.put(each) for each in taken])
         errored = len(job.contacts) - len(taken)
         job.status = "errored" if errored else "completed"
         job.results = {
@@ -186,14 +195,6 @@ class Contacts:
             "errored_count": errored,
             **({"errors_url": f"https://sandbox.invalid/errors/{job.id}?signature=secret"} if errored else {}),
         }
-
-    def _put(self, told: Json) -> bool:
-        email, now = told["email"].lower(), datetime.fromtimestamp(self._clock.now(), UTC).isoformat()
-        before = self._contacts.get(email)
-        old = before or {"id": self._uuid("contact"), "created_at": now, "list_ids": []}
-        lists = dict.fromkeys([*old["list_ids"], *told["list_ids"]])
-        self._contacts[email] = {**old, **told, "email": email, "list_ids": [*lists], "updated_at": now}
-        return before is None
 
 
 def _fits(contact: Json, term: re.Match[str]) -> bool:

@@ -67,6 +67,29 @@ class Templates:
         versions = self._templates.get(template_id, {}).get("versions", [])
         return next((version for version in versions if version["active"]), None)
 
+    def add(self, name: str, generation: str) -> Json:
+        """Adds a template without a version."""
+        key = self._ids.new("template", 16).encode().hex()
+        id_ = f"d-{key}" if generation == "dynamic" else str(uuid.UUID(key))
+        self._templates[id_] = {
+            "id": id_,
+            "name": name,
+            "generation": generation,
+            "updated_at": self._now(),
+            "versions": [],
+        }
+        return self._templates[id_]
+
+    def add_version(self, template: Json, told: Json) -> Json:
+        """Adds a version to a template; the first one is active, and one that says so."""
+        id_ = str(uuid.UUID(self._ids.new("version", 16).encode().hex()))
+        own = {"id": id_, "template_id": template["id"], "active": 0, "updated_at": self._now()}
+        version = {**_BLANK, **told, **own}
+        template["versions"].append(version)
+        if told.get("active") == 1 or len(template["versions"]) == 1:
+            _activate(template, version)
+        return version
+
     def routes(self) -> list[Route]:
         """The API, from `/v3` on."""
         one, version = "/v3/templates/{id}", "/v3/templates/{id}/versions/{version}"
@@ -87,10 +110,7 @@ class Templates:
         asked = await body_of(request, _New)
         if len(self._templates) == _MOST:
             raise Refused((f"you have reached the maximum of {_MOST} templates", None))
-        key = self._ids.new("template", 16).encode().hex()
-        id_ = f"d-{key}" if asked.generation == "dynamic" else str(uuid.UUID(key))
-        self._templates[id_] = {"id": id_, **asked.model_dump(), "updated_at": self._now(), "versions": []}
-        return JSONResponse(self._templates[id_], 201)
+        return JSONResponse(self.add(asked.name, asked.generation), 201)
 
     async def _list(self, request: Request) -> Response:
         asked = query_of(request, _Page)
@@ -117,18 +137,7 @@ class Templates:
     async def _create_version(self, request: Request) -> Response:
         template, asked = self._template(request), await body_of(request, _Version)
         _check(template, asked)
-        version = {
-            "id": str(uuid.UUID(self._ids.new("version", 16).encode().hex())),
-            "template_id": template["id"],
-            **_BLANK,
-            **asked.model_dump(exclude_none=True),
-            "active": 0,
-            "updated_at": self._now(),
-        }
-        template["versions"].append(version)
-        if asked.active == 1 or len(template["versions"]) == 1:
-            _activate(template, version)
-        return JSONResponse(version, 201)
+        return JSONResponse(self.add_version(template, asked.model_dump(exclude_none=True)), 201)
 
     async def _get_version(self, request: Request) -> Response:
         return JSONResponse(self._version(request)[1])

@@ -44,14 +44,14 @@ class SendGridService:
         """Starts again: nothing was sent, nobody is suppressed, no template, no contact; ids come from `ids`."""
         self._ids = ids
         self.suppressions = Suppressions(self._clock)
-        templates, contacts = Templates(self._clock, ids), Contacts(self._clock, ids)
-        self._postoffice = PostOffice(self._clock, ids, self._webhooks, self.suppressions, templates)
+        self.templates, self.contacts = Templates(self._clock, ids), Contacts(self._clock, ids)
+        self._postoffice = PostOffice(self._clock, ids, self._webhooks, self.suppressions, self.templates)
         own = [
             Route("/v3/mail/send", self._send, methods=["POST"]),
             Route("/v3/user/webhooks/event/settings/signed", self._show_key, methods=["GET"]),
         ]
         self._router = Router(
-            [*own, *self.suppressions.routes(), *templates.routes(), *contacts.routes()],
+            [*own, *self.suppressions.routes(), *self.templates.routes(), *self.contacts.routes()],
             redirect_slashes=False,
         )
 

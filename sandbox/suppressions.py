@@ -60,6 +60,10 @@ class Suppressions:
         """Puts an address on a list."""
         self._lists[name][email.lower()] = {"created": self._clock.now(), "email": email, **why}
 
+    def on(self, name: str) -> list[str]:
+        """The addresses on a list."""
+        return list(self._lists[name])
+
     def leave(self, group: int, email: str) -> None:
         """Takes an address out of who gets a group's mail."""
         self._members[group][email.lower()] = self._clock.now()

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import http.client
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
 
 from integrations.breaker import USUAL_BREAKER, BreakerPolicy
-from integrations.calls import USUAL_BUDGET, Calls, Operation, RetryBudget, silence
+from integrations.calls import USUAL_BUDGET, Calls, Change, Operation, RetryBudget, silence
 from integrations.metrics import State
 from integrations.sendgrid.errors import SendGridIntegrationError, garbled, refused, unreached
 
@@ -68,7 +68,7 @@ class Client:
     """
 
     def __init__(self, config: SendGridConfig, events: EventLog | None = None) -> None:
-        self.config = config
+        self.config, self.events = config, events
         self._calls = Calls(
             "sendgrid", error=SendGridIntegrationError, budget=config.retry, breaker=config.breaker, events=events
         )
@@ -139,6 +139,10 @@ class Client:
     def tell(self, what: str, aggregate: tuple[str, str], data: Mapping[str, Any], *, key: str | None = None) -> None:
         """Tells of a change that is made; see `Calls.announce`."""
         self._calls.announce(what, aggregate, data, key=key)
+
+    def tell_each(self, what: str, changes: Sequence[Change]) -> None:
+        """Tells of several; see `Calls.announce_each`."""
+        self._calls.announce_each(what, changes)
 
 
 def batched(values: Iterable[str], size: int) -> Iterator[list[str]]:

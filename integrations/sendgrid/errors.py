@@ -39,8 +39,8 @@ class SendGridIntegrationError(IntegrationError):
         mistakes: What SendGrid says is wrong with the request.
     """
 
-    def __init__(self, message: str, *, operation: str, mistakes: tuple[Mistake, ...] = (), **about: Any) -> None:  # noqa: ANN401
-        super().__init__(message, service="sendgrid", operation=operation, **about)
+    def __init__(self, message: str, *, mistakes: tuple[Mistake, ...] = (), **about: Any) -> None:  # noqa: ANN401
+        super().__init__(message, **{"service": "sendgrid", **about})
         self.mistakes = mistakes
 
 

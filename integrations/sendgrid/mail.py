@@ -1,24 +1,27 @@
 """Sending mail: one, or many.
 
 SendGrid knows no idempotency keys. So a mail is sent again only if it is certain that SendGrid did not take it: it was
-not reached, or said 429 or 503. Whatever else goes wrong, the mail may be on its way, and the error says so.
+not reached, or said 429 or 503. Whatever else goes wrong, the mail may be on its way, and the error says so. What was
+sent is on the event log, by its operation's key: a rerun finds it there and does not send it again.
 """
 
 from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass
+from itertools import chain
 
-from integrations.calls import NOT_SENT, idempotency_key
+from integrations.calls import NOT_SENT, Change, idempotency_key
 from integrations.pseudonyms import recipient_of
 from integrations.sendgrid.client import Client
 from integrations.sendgrid.errors import Mistake, SendGridIntegrationError
 from integrations.sendgrid.message import RECIPIENTS, Message, body, parts
 
+EMAIL_SENT = "email.sent"
 _SEND = "mail.send"
 _PLACE = re.compile(r"personalizations\.(\d+)(?:\.(.+))?")
 
@@ -71,7 +74,7 @@ class Mail:
         self._client = client
 
     def send(self, message: Message, *, operation_id: str) -> str:
-        """Sends one mail.
+        """Sends one mail; with an event log, once for one operation id.
 
         Args:
             message: The mail; at most 1,000 addresses.
@@ -84,10 +87,15 @@ class Mail:
         Raises:
             SendGridIntegrationError: SendGrid refused it, or could not be reached within the budget; if it is not
                 certain whether the mail is on its way, `retryable` is False and the hint says how to find out.
+            EventLogError: Whether it was sent before cannot be looked up.
         """
         if len(message.recipients) > RECIPIENTS:
-            raise _unsendable(f"{len(message.recipients)} addresses; one mail has at most {RECIPIENTS:,}")
-        return self._send({_key(operation_id): message})
+            raise _unsendable(
+                f"{len(message.recipients)} addresses; one mail has at most {RECIPIENTS:,}",
+                "send_many splits it, or sends one to each",
+            )
+        part = _Part(0, _key(operation_id), message)
+        return self._sent_before(part) or self._send([part])
 
     def send_many(self, messages: Sequence[Message], *, operation_id: str, at_once: int = 8) -> SentMany:
         """Sends many mails; that one is refused does not keep the others.
@@ -101,84 +109,122 @@ class Mail:
             at_once: Requests under way at a time.
 
         Returns:
-            One result a message, in their order. Errors are in there, none is raised.
-        """
-        with ThreadPoolExecutor(at_once, thread_name_prefix="sendgrid") as pool:
-            waiting = [
-                pool.submit(copy_context().run, self._deliver, request, operation_id) for request in _packed(messages)
-            ]
-        return SentMany(_results(len(messages), (one for done in waiting for one in done.result())))
+            One result a message, in their order. SendGrid's errors are in there, none is raised.
 
-    def _deliver(self, request: _Request, operation_id: str) -> Iterable[Sent]:
+        Raises:
+            EventLogError: Whether they were sent before cannot be looked up.
+        """
+        planned = [(part, self._known(part)) for part in _parts(messages, operation_id)]
+        requests = _packed(part for part, known in planned if known is None)
+        with ThreadPoolExecutor(at_once, thread_name_prefix="sendgrid") as pool:
+            waiting = [pool.submit(copy_context().run, self._deliver, request) for request in requests]
+        before = [known for _, known in planned if known is not None]
+        return SentMany(_results(len(messages), chain(before, *(done.result() for done in waiting))))
+
+    def _deliver(self, request: list[_Part]) -> list[Sent]:
         """One request's mails; without those that SendGrid says are wrong, if the others are right."""
         results: list[Sent] = []
         while request:
             try:
-                message_id = self._send({_key(f"{operation_id}/{index}"): part for index, part in request.items()})
+                message_id = self._send(request)
             except SendGridIntegrationError as error:
-                wrong = _blamed(error, list(request)) or dict.fromkeys(request, error)
-                results += [Sent(index, error=its) for index, its in wrong.items()]
-                request = {index: part for index, part in request.items() if index not in wrong}
+                wrong = _blamed(error, len(request)) or dict.fromkeys(range(len(request)), error)
+                results += [Sent(request[place].index, error=its) for place, its in wrong.items()]
+                request = [part for place, part in enumerate(request) if place not in wrong]
             else:
-                return [*results, *(Sent(index, (message_id,)) for index in request)]
+                return [*results, *(Sent(part.index, (message_id,)) for part in request)]
         return results
 
-    def _send(self, messages: Mapping[str, Message]) -> str:
-        key = next(iter(messages))
+    def _send(self, request: list[_Part]) -> str:
+        key = request[0].key
         unsure = f"the mail may be on its way: look for events with operation_key {key} before it is sent again"
+        messages = {part.key: part.message for part in request}
         answer = self._client.ask(_SEND, "post", "mail/send", body=body(messages), unsure=unsure)
         message_id = answer.headers["X-Message-Id"]
         if message_id is None:
             raise SendGridIntegrationError("SendGrid mail.send: no message id", operation=_SEND, hint=unsure)
-        self._tell(message_id, messages)
+        self._client.tell_each(EMAIL_SENT, [_told(message_id, part) for part in request])
         return message_id
 
-    def _tell(self, message_id: str, messages: Mapping[str, Message]) -> None:
-        """The event that `email_messages` has a mail's first row from; without addresses."""
-        recipients = [
-            {"recipient": recipient_of(message_id, address), "operation_key": key}
-            for key, message in messages.items()
-            for address in message.recipients
-        ]
-        first = next(iter(messages.values()))
-        facts = {"template_id": first.template_id, "categories": [*first.categories], "recipients": recipients}
-        self._client.tell("email.sent", ("message", message_id), {"message_id": message_id, **facts}, key=message_id)
+    def _known(self, part: _Part) -> Sent | None:
+        """What is known of a mail before it is sent, if it is not to be sent."""
+        try:
+            before = self._sent_before(part)
+        except SendGridIntegrationError as error:
+            return Sent(part.index, error=error)
+        return None if before is None else Sent(part.index, (before,))
+
+    def _sent_before(self, part: _Part) -> str | None:
+        found = [] if self._client.events is None else self._client.events.find(part.key)
+        for event in (recorded.event for recorded in found):
+            if event.type == f"pivotal.sendgrid.{EMAIL_SENT}":
+                if set(event.data["recipients"]) != {*_pseudonyms(event.aggregate_id, part.message)}:
+                    raise _unsendable(
+                        f"this operation id was used before, for {event.aggregate_id} to other addresses",
+                        "give every doing an operation id of its own",
+                    )
+                return event.aggregate_id
+        return None
 
 
-_Request = dict[int, Message]
-"""The mails of one request, by their index."""
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A message, or the part of one that fits into a request."""
+
+    index: int
+    key: str
+    message: Message
 
 
-def _packed(messages: Iterable[Message]) -> Iterator[_Request]:
-    request: _Request = {}
-    addresses: set[str] = set()
+def _parts(messages: Iterable[Message], operation_id: str) -> Iterator[_Part]:
     for index, message in enumerate(messages):
-        for part in parts(message):
-            its = set(part.recipients)
-            fits = len(addresses) + len(part.recipients) <= RECIPIENTS
-            # An address has one row a message id: what becomes of two mails to it must not meet there.
-            if request and not (fits and addresses.isdisjoint(its) and part.common == _any(request).common):
-                yield request
-                request, addresses = {}, set()
-            request[index] = part
-            addresses |= its
+        for number, part in enumerate(parts(message)):
+            name = f"{operation_id}/{index}"
+            yield _Part(index, _key(f"{name}/{number}" if number else name), part)
+
+
+def _packed(parts: Iterable[_Part]) -> Iterator[list[_Part]]:
+    request: list[_Part] = []
+    addresses: set[str] = set()
+    for part in parts:
+        its = part.message.recipients
+        fits = len(addresses) + len(its) <= RECIPIENTS
+        # An address has one row a message id: what becomes of two mails to it must not meet there.
+        alike = request and part.message.common == request[0].message.common and addresses.isdisjoint(its)
+        if request and not (fits and alike):
+            yield request
+            request, addresses = [], set()
+        request.append(part)
+        addresses.update(its)
     if request:
         yield request
 
 
-def _any(request: _Request) -> Message:
-    return next(iter(request.values()))
+def _told(message_id: str, part: _Part) -> Change:
+    """The event that `email_messages` has a mail's first row from, without addresses."""
+    facts = {
+        "message_id": message_id,
+        "operation_key": part.key,
+        "template_id": part.message.template_id,
+        "categories": [*part.message.categories],
+        "recipients": _pseudonyms(message_id, part.message),
+    }
+    return ("message", message_id), facts, part.key
 
 
-def _blamed(error: SendGridIntegrationError, indices: list[int]) -> dict[int, SendGridIntegrationError]:
-    """Index -> its own error, if SendGrid says which mails of a request it refuses; else nothing."""
+def _pseudonyms(message_id: str, message: Message) -> list[str]:
+    return [recipient_of(message_id, address) for address in message.recipients]
+
+
+def _blamed(error: SendGridIntegrationError, count: int) -> dict[int, SendGridIntegrationError]:
+    """Place -> its own error, if SendGrid says which of a request's mails it refuses; else nothing."""
     own: dict[int, list[Mistake]] = defaultdict(list)
     for mistake in error.mistakes:
         place = _PLACE.fullmatch(mistake.field or "")
-        if place is None or int(place[1]) >= len(indices):
+        if place is None or int(place[1]) >= count:
             return {}
-        own[indices[int(place[1])]].append(Mistake(mistake.message, place[2]))
-    return {index: _refusal(tuple(mistakes), error) for index, mistakes in own.items()}
+        own[int(place[1])].append(Mistake(mistake.message, place[2]))
+    return {place: _refusal(tuple(mistakes), error) for place, mistakes in own.items()}
 
 
 def _refusal(mistakes: tuple[Mistake, ...], error: SendGridIntegrationError) -> SendGridIntegrationError:
@@ -205,7 +251,5 @@ def _key(operation_id: str) -> str:
     return idempotency_key("sendgrid.mail.send", operation_id)
 
 
-def _unsendable(why: str) -> SendGridIntegrationError:
-    return SendGridIntegrationError(
-        f"SendGrid {_SEND}: {why}", operation=_SEND, code=NOT_SENT, hint="send_many splits it, or sends one to each"
-    )
+def _unsendable(why: str, hint: str) -> SendGridIntegrationError:
+    return SendGridIntegrationError(f"SendGrid {_SEND}: {why}", operation=_SEND, code=NOT_SENT, hint=hint)

@@ -20,7 +20,7 @@ from events.cause import Cause, caused_by
 from events.log import EventLog, open_log
 from gateway.mapping import sendgrid_events
 from integrations.calls import idempotency_key
-from integrations.sendgrid import Message, SendGrid
+from integrations.sendgrid import Message, SendGrid, SendGridIntegrationError
 from projections.apply import apply_range
 from sandbox.serve import Running
 from sandbox.wire import Misbehaviour
@@ -163,15 +163,40 @@ def test_every_mail_is_told_with_its_cause_and_without_an_address(
     with caused_by(Cause("campaign-7")):
         message_id = sendgrid.mail.send(WELCOME, operation_id="welcome-1")
         sendgrid.mail.send_many(mails("bob", "eve"), operation_id="news-1")
-    first, second = (recorded.event for recorded in log.read(0, 10))
+    first, *others = (recorded.event for recorded in log.read(0, 10))
     assert (first.type, first.aggregate_type, first.aggregate_id) == (
         "pivotal.sendgrid.email.sent",
         "message",
         message_id,
     )
-    assert {event.metadata.correlation_id for event in (first, second)} == {"campaign-7"}
-    assert (first.data["categories"], len(second.data["recipients"])) == (["welcome"], 2)
-    assert "@" not in first.model_dump_json() + second.model_dump_json() + caplog.text
+    assert {event.metadata.correlation_id for event in (first, *others)} == {"campaign-7"}
+    assert (first.data["categories"], len(others)) == (["welcome"], 2)
+    assert "@" not in "".join(event.model_dump_json() for event in (first, *others)) + caplog.text
+
+
+def test_a_rerun_does_not_send_again_what_was_sent(served: Running, log: EventLog) -> None:
+    sendgrid = client(served.sendgrid_base, events=log)
+    message_id = sendgrid.mail.send(WELCOME, operation_id="welcome-1")
+    assert sendgrid.mail.send(WELCOME, operation_id="welcome-1") == message_id
+    assert tries(served) == 1
+    wrong = replace(WELCOME, to=("no address",))
+    first = sendgrid.mail.send_many([*mails("ada"), wrong, *mails("eve")], operation_id="news-1")
+    mended = sendgrid.mail.send_many(mails("ada", "bob", "eve"), operation_id="news-1")
+    assert (first.failed, mended.failed, tries(served)) == (1, 0, 4)
+    kept = [(one.message_ids, other.message_ids) for one, other in zip(first.results, mended.results, strict=True)]
+    assert [before == after for before, after in kept] == [True, False, True]
+    assert log.counts()["pivotal.sendgrid.email.sent"] == 4
+
+
+def test_an_operation_id_that_was_used_for_other_addresses_is_refused(served: Running, log: EventLog) -> None:
+    sendgrid = client(served.sendgrid_base, events=log)
+    message_id = sendgrid.mail.send(WELCOME, operation_id="welcome-1")
+    with pytest.raises(SendGridIntegrationError, match=f"used before, for {message_id} to other addresses"):
+        sendgrid.mail.send(replace(WELCOME, to=("bob@example.com",)), operation_id="welcome-1")
+    sendgrid.mail.send_many(mails("ada"), operation_id="news-1")
+    (result,) = sendgrid.mail.send_many(mails("bob"), operation_id="news-1").results
+    assert "give every doing an operation id of its own" in str(result.error)
+    assert tries(served) == 2
 
 
 def test_every_mail_is_in_email_messages_once_from_sending_to_the_last_event(
