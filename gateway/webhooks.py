@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pydantic_core import to_json
 from starlette.requests import ClientDisconnect, Request
@@ -98,10 +98,10 @@ class Receiver:
         return receive
 
     async def _verified(self, provider: Provider, request: Request) -> list[Event]:
-        url = self._url(request)
-        if Hook(url, request.headers, b"").content_type not in provider.content_types:
+        hook = Hook(self._url(request), request.headers, b"")
+        if hook.content_type not in provider.content_types:
             raise RefusedError(415, f"the content type is not {' or '.join(sorted(provider.content_types))}")
-        hook = Hook(url, request.headers, await self._body(request))
+        hook = replace(hook, body=await self._body(request))
         if self._preparing:
             await asyncio.shield(self._preparing)
         provider.verifier.verify(hook)

@@ -31,6 +31,9 @@ from sandbox.world import Clock, Ids
 Json = dict[str, Any]
 Answers = Callable[[Request], Awaitable[Response]]
 
+ACCOUNT = "AC" + "0" * 32
+"""Whose history it is that the sandbox can start with, and whose numbers people write to."""
+
 _VERSION = "2010-04-01"
 _ENDS = {"+15005550020": ("sent", "undelivered", 30003), "+15005550021": ("failed", None, 30008)}
 _STOP = {"STOP", "STOPALL", "UNSUBSCRIBE", "CANCEL", "END", "QUIT", "REVOKE", "OPTOUT"}
@@ -78,6 +81,15 @@ class TwilioService:
         self._kept: dict[str, Kept] = {}
         self._opted_out: set[tuple[str, str]] = set()
 
+    def seed(self, messages: int) -> None:
+        """Gives the account `ACCOUNT` a history: a message an hour, every tenth not delivered; nobody is told of it."""
+        now = self._clock.now()
+        for number in range(messages, 0, -1):
+            to = "+15005550020" if number % 10 == 0 else f"+1415555{number % 10_000:04}"
+            body = f"Order {number} is on its way."
+            with self._clock.at(now - 3600 * number):
+                self.create(ACCOUNT, {"To": [to], "From": [NUMBERS[number % 2]], "Body": [body]})
+
     @property
     def messages(self) -> list[Json]:
         """All messages as Twilio shows them, oldest first."""
@@ -120,8 +132,7 @@ class TwilioService:
     def receive(self, inbound: Inbound) -> None:
         """Takes a message from outside; the receiver hears of it, and STOP and START are heeded."""
         sid = self._sid("MM" if inbound.media else "SM")
-        account = next((told["account_sid"] for told in self.messages), "AC" + "0" * 32)
-        told = self._told(account, sid, inbound.to, inbound.body, len(inbound.media))
+        told = self._told(ACCOUNT, sid, inbound.to, inbound.body, len(inbound.media))
         now = _rfc2822(self._clock.now())
         told |= {"from": inbound.sender, "direction": "inbound", "status": "received", "date_sent": now}
         self._kept[sid] = Kept(told)

@@ -1,12 +1,11 @@
 """Sending messages, one or many; finding, listing and canceling them.
 
 Twilio knows no idempotency keys. So a message is sent again only if it is certain that Twilio did not take it: Twilio
-was not reached, refused it, or does not have it. Where no answer tells, the message is looked for among those that
-Twilio took since the try began, to the same number and from the same sender: the one with the same text is ours. None
-at all, also after `settle` seconds, means that it was not taken. Anything else is an error that says so, and nothing is
-sent.
+was not reached, refused it, or does not have it, also after `settle` seconds (see `integrations.twilio.lost`). What
+cannot be known is an error that says so, and nothing is sent.
 
-A rerun finds what it sent before on the event log, by its operation id.
+With an event log, all this holds for reruns, too: a run tells that it begins, and what it has sent. Another one with
+the same operation id returns what was sent; if the first died in between, it looks before it sends.
 """
 
 from __future__ import annotations
@@ -17,26 +16,24 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
-from functools import partial
-from typing import Literal
-
-import httpx
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Literal
+from urllib.parse import urlencode
 
 from integrations.calls import NOT_SENT, UNREACHABLE, Operation, idempotency_key
-from integrations.http import Response
 from integrations.twilio.client import Client
 from integrations.twilio.errors import TwilioIntegrationError
+from integrations.twilio.lost import AmbiguousError, are_over, begin, look_for, since, while_running
 from integrations.twilio.message import Message, Sms
+from integrations.twilio.reading import message as read
+from integrations.twilio.reading import pages
 
-SMS_SENT = "sms.sent"
+if TYPE_CHECKING:
+    from events.log import EventLog
+
 _CREATE = "messages.create"
-_GARBLED = "garbled"
+_SENT = "sms.sent"
 _CANNOT_BE_CANCELED = "30409"
-_PAGE = "200"
-_SLACK = timedelta(seconds=2)
-"""Twilio tells time in whole seconds, and not all of its machines the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,14 +113,12 @@ class Messages:
             EventLogError: Whether it was sent before cannot be looked up.
         """
         key = idempotency_key(f"twilio.{_CREATE}", operation_id)
-        if before := self._sent_before(key, sms):
-            return Sent(before, "before")
-        began = time.monotonic()
-        sent = self._client.calls.call(Operation(_CREATE), lambda: self._try(sms, key, began))
-        self._sids.append(sent.message.sid)
-        facts = {"message_sid": sent.message.sid, "status": sent.message.status, "service": sent.message.service}
-        facts |= {"operation_key": key, "known": sent.known}
-        self._client.calls.announce(SMS_SENT, ("message", sent.message.sid), facts, key=key)
+        sent = None if self._client.events is None else self._sent_before(self._client.events, sms, key)
+        if sent is None:
+            began = time.monotonic()
+            sent = self._client.calls.call(Operation(_CREATE), lambda: self._try(sms, key, began))
+        if sent.known != "before":
+            self._tell(sent, key)
         return sent
 
     def send_many(self, messages: Sequence[Sms], *, operation_id: str, at_once: int = 8) -> SentMany:
@@ -156,7 +151,7 @@ class Messages:
         Raises:
             TwilioIntegrationError: There is none, or Twilio could not be reached within the budget.
         """
-        return _message("messages.get", self._client.get("messages.get", self._path(sid)))
+        return read("messages.get", self._client.get("messages.get", self._path(sid)))
 
     def list(
         self,
@@ -180,7 +175,7 @@ class Messages:
         times = {"DateSent>": sent_after, "DateSent<": sent_before}
         asked = {name: f"{at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}" for name, at in times.items() if at is not None}
         numbers = {name: number for name, number in {"To": to, "From": sender}.items() if number is not None}
-        for _, page in self._pages({**numbers, **asked}):
+        for _, page in pages(self._client, {**numbers, **asked}):
             yield from page
 
     def cancel(self, sid: str) -> Message:
@@ -194,7 +189,7 @@ class Messages:
         """
         try:
             answer = self._client.post("messages.cancel", self._path(sid), [("Status", "canceled")])
-            message = _message("messages.cancel", answer)
+            message = read("messages.cancel", answer)
         except TwilioIntegrationError as error:
             if error.code != _CANNOT_BE_CANCELED:
                 raise
@@ -213,120 +208,88 @@ class Messages:
         except TwilioIntegrationError as error:
             return Result(index, error=error)
 
-    def _sent_before(self, key: str, sms: Sms) -> Message | None:
-        found = [] if self._client.events is None else self._client.events.find(key)
-        for event in (recorded.event for recorded in found):
-            if event.type == f"pivotal.twilio.{SMS_SENT}":
-                message = self.get(event.aggregate_id)
-                if message.to != sms.to:
-                    raise TwilioIntegrationError(
-                        f"twilio: {_CREATE}: this operation id was used before, for {message.sid} to another number",
-                        service="twilio",
-                        operation=_CREATE,
-                        code=NOT_SENT,
-                        hint="give every doing an operation id of its own",
-                    )
-                return message
-        return None
+    def _sent_before(self, log: EventLog, sms: Sms, key: str) -> Sent | None:
+        """What an earlier run of the same operation has sent."""
+        began = begin(log, key)
+        if not began:
+            return None
+        if told := _told(log, key):
+            return Sent(_same(self.get(told), sms), "before")
+        try:
+            pauses = (0.0,) if are_over(began) else (0.0, self._client.config.settle)
+            found = look_for(self._client, sms, while_running(began), self._sids, pauses)
+        except AmbiguousError as several:
+            raise _unsure(
+                f"twilio: {_CREATE}: an earlier run did not end", key, f"it may be one of {several}"
+            ) from several
+        return Sent(found, "found") if found else None
 
     def _try(self, sms: Sms, key: str, began: float) -> Sent:
         """One try; it may be repeated if it raises an error that is retryable."""
+        form = sms.form(_callback(sms.status_callback or self._client.config.status_callback, key))
         try:
-            form = sms.form(_callback(sms.status_callback or self._client.config.status_callback, key))
-            return Sent(
-                _message(_CREATE, self._client.post_once(_CREATE, self._client.path("Messages"), form)), "answered"
-            )
+            answer = self._client.post_once(_CREATE, self._client.path("Messages"), form)
+            return Sent(read(_CREATE, answer), "answered")
         except TwilioIntegrationError as error:
             if not _may_be_taken(error):
                 raise
-            found = self._look_for(sms, key, began, error)
+            found = self._left_behind(error, sms, key, began)
             if found is None:
                 error.retryable = True
                 raise
             return Sent(found, "found")
 
-    def _look_for(self, sms: Sms, key: str, began: float, failed: TwilioIntegrationError) -> Message | None:
-        """The message that a try may have left behind; None if it certainly left none."""
-        for wait in (0.0, self._client.config.settle):
-            time.sleep(wait)
-            try:
-                near = [message for message in self._since(began, sms.to) if message.is_from(sms)]
-            except TwilioIntegrationError as trouble:
-                raise _unsure(failed, key, "looking for it failed, too") from trouble
-            same = [message for message in near if message.says(sms)]
-            if len(same) == 1:
-                return same[0]
-            if near:
-                sids = ", ".join(message.sid for message in same or near)
-                raise _unsure(failed, key, f"it may be any or none of {sids}") from failed
-        return None
+    def _left_behind(self, failed: TwilioIntegrationError, sms: Sms, key: str, began: float) -> Message | None:
+        try:
+            return look_for(self._client, sms, since(began), self._sids, (0.0, self._client.config.settle))
+        except AmbiguousError as several:
+            raise _unsure(failed.message, key, f"it may be one of {several}", failed) from failed
+        except TwilioIntegrationError as trouble:
+            raise _unsure(failed.message, key, "looking for it failed, too", failed) from trouble
 
-    def _since(self, began: float, to: str) -> Iterator[Message]:
-        """Messages to a number since a moment of ours, by Twilio's clock; without those of other operations."""
-        since: datetime | None = None
-        for answer, page in self._pages({"To": to}):
-            since = since or _twilios_now(answer) - timedelta(seconds=time.monotonic() - began) - _SLACK
-            recent = [message for message in page if message.created_at >= since]
-            yield from (message for message in recent if message.sid not in self._sids)
-            if not recent:  # latest first
-                return
-
-    def _pages(self, asked: dict[str, str]) -> Iterator[tuple[Response, Sequence[Message]]]:
-        fetch = partial(self._client.get, "messages.list")
-        answer = fetch(self._client.path("Messages"), {**asked, "PageSize": _PAGE})
-        while True:
-            try:
-                told = answer.data
-                page, following = [Message.of(each) for each in told["messages"]], told.get("next_page_uri")
-            except (ValueError, LookupError, TypeError) as error:
-                raise _garbled("messages.list", answer) from error
-            yield answer, page
-            if not following:
-                return
-            answer = fetch(following)
+    def _tell(self, sent: Sent, key: str) -> None:
+        message = sent.message
+        self._sids.append(message.sid)
+        facts = {"message_sid": message.sid, "status": message.status, "service": message.service}
+        facts |= {"operation_key": key, "known": sent.known}
+        self._client.calls.announce(_SENT, ("message", message.sid), facts, key=key)
 
 
-def _message(operation: str, answer: Response) -> Message:
-    try:
-        return Message.of(answer.data)
-    except ValueError as error:
-        raise _garbled(operation, answer) from error
+def _told(log: EventLog, key: str) -> str | None:
+    """The SID of the message that the event log says was sent."""
+    found = (recorded.event for recorded in log.find(key))
+    return next((event.aggregate_id for event in found if event.type == f"pivotal.twilio.{_SENT}"), None)
 
 
-def _garbled(operation: str, answer: Response) -> TwilioIntegrationError:
-    return TwilioIntegrationError(
-        f"twilio: {operation}: answered {answer.status} with something that is not Twilio's",
+def _same(message: Message, sms: Sms) -> Message:
+    if message.to == sms.to:
+        return message
+    raise TwilioIntegrationError(
+        f"twilio: {_CREATE}: this operation id was used before, for {message.sid} to another number",
         service="twilio",
-        operation=operation,
-        status=answer.status,
-        code=_GARBLED,
-        hint="check PIVOTAL_TWILIO_API_BASE, and what stands between here and there",
+        operation=_CREATE,
+        code=NOT_SENT,
+        hint="give every doing an operation id of its own",
     )
 
 
 def _may_be_taken(error: TwilioIntegrationError) -> bool:
-    if error.code in {UNREACHABLE, NOT_SENT}:
-        return False
-    return error.status is None or error.code == _GARBLED or error.status == 408 or error.status >= 500
+    refused = error.status is not None and 300 <= error.status < 500 and error.status != 408
+    return not refused and error.code not in {UNREACHABLE, NOT_SENT}
 
 
-def _unsure(failed: TwilioIntegrationError, key: str, why: str) -> TwilioIntegrationError:
-    return TwilioIntegrationError(
-        f"{failed.message}; whether the message was taken is not known: {why}",
+def _unsure(what: str, key: str, why: str, failed: TwilioIntegrationError | None = None) -> TwilioIntegrationError:
+    error = TwilioIntegrationError(
+        f"{what}; whether the message was taken is not known: {why}",
         service="twilio",
         operation=_CREATE,
-        status=failed.status,
-        code=failed.code,
-        request_id=failed.request_id,
         hint=f"look for operation_key {key} in sms_messages, and in Twilio's log of messages, before it is sent again",
     )
+    if failed is not None:
+        error.status, error.code, error.request_id = failed.status, failed.code, failed.request_id
+    return error
 
 
 def _callback(url: str | None, key: str) -> str | None:
     """Where Twilio tells what becomes of a message; the URL carries the operation, for nothing else would."""
-    return url and str(httpx.URL(url).copy_merge_params({"operation_key": key}))
-
-
-def _twilios_now(answer: Response) -> datetime:
-    told = answer.headers.get("Date")
-    return parsedate_to_datetime(told).astimezone(UTC) if told else datetime.now(UTC)
+    return url and f"{url}{'&' if '?' in url else '?'}{urlencode({'operation_key': key})}"

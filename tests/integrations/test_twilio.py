@@ -19,7 +19,8 @@ import pytest
 from pydantic import SecretStr
 
 import sandbox.twilio
-from events.cause import Cause, caused_by
+from errors import EventLogError
+from events.cause import Cause, caused_by, new_event
 from events.log import EventLog, open_log
 from integrations.calls import RetryBudget, idempotency_key
 from integrations.twilio import Sms, Twilio, TwilioConfig, TwilioIntegrationError
@@ -84,14 +85,16 @@ def test_a_message_is_sent_from_a_number_and_told_without_anybodys_number(served
         NUMBERS[0],
         "Hello Ada",
     )
-    (event,) = [recorded.event for recorded in log.read(0, 10)]
+    begun, event = (recorded.event for recorded in log.read(0, 10))
+    assert (begun.type, begun.aggregate_id, begun.data) == ("pivotal.twilio.sms.begun", KEY, {})
     assert (event.type, event.aggregate_id, event.metadata.correlation_id) == (
         "pivotal.twilio.sms.sent",
         message.sid,
         "order-7",
     )
     assert event.data["operation_key"] == event.metadata.dedupe_key == KEY
-    assert not [secret for secret in (ADA, NUMBERS[0], "Ada") if secret in event.model_dump_json() + repr(sent)]
+    shown = begun.model_dump_json() + event.model_dump_json() + repr(sent)
+    assert not [secret for secret in (ADA, NUMBERS[0], "Ada") if secret in shown]
 
 
 def test_media_a_service_a_schedule_a_validity_and_a_callback_reach_twilio(served: Running) -> None:
@@ -199,7 +202,7 @@ def test_what_may_be_the_message_or_not_is_told_and_nothing_is_sent(
             for number, text in enumerate(texts)
         ]
     goes_wrong(served, {"kind": "reset"})
-    with pytest.raises(TwilioIntegrationError, match="any or none of") as caught:
+    with pytest.raises(TwilioIntegrationError, match="it may be one of") as caught:
         twilio.messages.send(HELLO, operation_id="hello-1")
     assert all(sid in caught.value.message for sid in sids)
     assert not caught.value.retryable
@@ -226,7 +229,69 @@ def test_a_rerun_finds_what_it_sent_and_sends_nothing(served: Running, log: Even
     for known in ("answered", "before"):
         with client(served.twilio_base, log) as twilio:
             assert twilio.messages.send(HELLO, operation_id="hello-1").known == known
-    assert (len(served.sandbox.twilio.messages), log.head()) == (1, 1)
+    assert len(served.sandbox.twilio.messages) == 1
+    assert log.counts() == {"pivotal.twilio.sms.begun": 2, "pivotal.twilio.sms.sent": 1}
+
+
+def test_a_rerun_finds_what_a_run_has_sent_that_died_before_it_could_tell(
+    served: Running, log: EventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dies(*_: object) -> None:
+        raise SystemExit
+
+    with client(served.twilio_base, log) as twilio, monkeypatch.context() as patched:
+        patched.setattr("integrations.twilio.messages.Messages._tell", dies)
+        with pytest.raises(SystemExit):
+            twilio.messages.send(HELLO, operation_id="hello-1")
+    with client(served.twilio_base, log) as twilio:
+        assert twilio.messages.send(HELLO, operation_id="hello-1").known == "found"
+        assert twilio.messages.send(HELLO, operation_id="hello-1").known == "before"
+    assert len(served.sandbox.twilio.messages) == 1
+
+
+@pytest.mark.parametrize(("done", "known"), [(True, "found"), (False, "answered")])
+def test_a_rerun_finds_out_what_its_first_run_could_not(served: Running, log: EventLog, done: bool, known: str) -> None:
+    with client(served.twilio_base, log) as twilio:
+        goes_wrong(served, {"kind": "reset", "done": done}, {"kind": "error", "status": 500, "calls": TRIES})
+        with pytest.raises(TwilioIntegrationError, match="is not known"):
+            twilio.messages.send(HELLO, operation_id="hello-1")
+        assert twilio.messages.send(HELLO, operation_id="hello-1").known == known
+    assert len(served.sandbox.twilio.messages) == 1
+
+
+def test_a_rerun_that_cannot_tell_sends_nothing(served: Running, log: EventLog) -> None:
+    with client(served.twilio_base, log) as twilio, client(served.twilio_base) as other:
+        goes_wrong(served, {"kind": "error", "status": 400})
+        with pytest.raises(TwilioIntegrationError):
+            twilio.messages.send(HELLO, operation_id="hello-1")
+        for number in range(2):
+            other.messages.send(HELLO, operation_id=str(number))
+        with pytest.raises(TwilioIntegrationError, match="an earlier run did not end") as caught:
+            twilio.messages.send(HELLO, operation_id="hello-1")
+    assert not caught.value.retryable
+    assert len(served.sandbox.twilio.messages) == 2
+
+
+def test_a_message_of_today_is_not_taken_for_one_of_yesterday(served: Running, log: EventLog) -> None:
+    yesterday = datetime.now(UTC) - timedelta(days=1)
+    begun = new_event(
+        "pivotal.twilio.sms.begun", ("operation", KEY), {}, source="pivotal/twilio", dedupe_key=f"{KEY}/0",
+        timestamp=yesterday,
+    )  # fmt: skip
+    log.publish([begun])
+    with client(served.twilio_base) as other:
+        other.messages.send(HELLO, operation_id="of today")
+    served.sandbox.wire.calls.clear()
+    with client(served.twilio_base, log) as twilio:
+        assert twilio.messages.send(HELLO, operation_id="hello-1").known == "answered"
+    assert (calls(served), len(served.sandbox.twilio.messages)) == ("GP", 2)
+
+
+def test_nothing_is_sent_if_the_event_log_cannot_be_told(served: Running, log: EventLog) -> None:
+    log.close()
+    with client(served.twilio_base, log) as twilio, pytest.raises(EventLogError):
+        twilio.messages.send(HELLO, operation_id="hello-1")
+    assert calls(served) == ""
 
 
 def test_an_operation_id_that_was_used_for_another_recipient_is_refused(served: Running, log: EventLog) -> None:
@@ -296,7 +361,7 @@ def test_a_message_is_got_with_what_became_of_it(twilio: Twilio) -> None:
 def test_a_list_has_every_page_and_only_what_is_asked_for(
     served: Running, twilio: Twilio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("integrations.twilio.messages._PAGE", "2")
+    monkeypatch.setattr("integrations.twilio.reading.PAGE", "2")
     clock, now = served.sandbox.clock, datetime.now(UTC)
     for hours in range(5):
         with clock.at(int((now - timedelta(hours=hours)).timestamp())):
@@ -329,7 +394,7 @@ def test_a_scheduled_message_is_canceled_once_and_told_once(served: Running, log
         assert twilio.messages.cancel(sid).status == "canceled"
     advance(served, 5000)
     assert [told["status"] for told in served.sandbox.twilio.messages] == ["canceled"]
-    assert [recorded.event.type for recorded in log.read(0, 10)] == [
+    assert [recorded.event.type for recorded in log.read(1, 10)] == [
         "pivotal.twilio.sms.sent",
         "pivotal.twilio.sms.canceled",
     ]

@@ -262,3 +262,14 @@ def test_an_api_key_opens_any_account(http: httpx.Client) -> None:
     assert http.post(f"{MESSAGES}.json", data=HELLO, auth=key).status_code == 201
     other = http.get(f"/2010-04-01/Accounts/{OTHER_ACCOUNT}/Messages.json", auth=key).json()
     assert (len(http.get(f"{MESSAGES}.json").json()["messages"]), other["messages"]) == (1, [])
+
+
+def test_a_history_is_the_same_every_time(served: Running) -> None:
+    histories = []
+    for _ in range(2):
+        served.sandbox.reset()
+        served.sandbox.twilio.seed(20)
+        histories.append([(told["to"], told["body"], told["status"]) for told in served.sandbox.twilio.messages])
+    assert histories[0] == histories[1]
+    assert len(histories[0]) == 20
+    assert [status for _, _, status in histories[0]].count("undelivered") == 2
