@@ -86,8 +86,8 @@ class WriteBehind:
         self._waiting: deque[Future[None]] = deque()
 
     def call(self, work: Callable[..., None], *arguments: object) -> None:
-        """Makes a call, soon; waits while two are not done yet, so that what they hold stays bounded."""
-        while len(self._waiting) > 1:
+        """Makes a call, soon; waits while six are not done yet, so that what they hold stays bounded."""
+        while len(self._waiting) > 5:
             self._waiting.popleft().result()
         self._waiting.append(self._thread.submit(self._context.run, self._unless_failed, work, *arguments))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -70,6 +70,7 @@ class DuckDB:
 
     def __init__(self, path: Path, label: str, *, writes: bool) -> None:
         self._label = label
+        self._inserted: Counter[str] = Counter()
         self._turn = _take_turn(path, label) if writes else None
         try:
             self._connection = _open(path, label)
@@ -137,12 +138,16 @@ class DuckDB:
         with self._errors():
             return self._connection.execute(sql, values).fetchall()
 
-    def insert(self, name: Name, rows: pa.RecordBatch) -> int:
+    def insert(self, name: Name, rows: pa.RecordBatch) -> None:
         """See `Database.insert`."""
         names = ", ".join(Name([column]).sql for column in rows.schema.names)
         with self._errors():
             self._connection.register("_pivotal_rows", rows)
-        return self.run(f"INSERT INTO {name.sql} ({names}) SELECT {names} FROM _pivotal_rows")
+        self._inserted[name.sql] += self.run(f"INSERT INTO {name.sql} ({names}) SELECT {names} FROM _pivotal_rows")
+
+    def inserted(self, name: Name) -> int:
+        """See `Database.inserted`."""
+        return self._inserted[name.sql]
 
     def leave_newest(self, merge: Merge) -> int:
         """See `Database.leave_newest`."""

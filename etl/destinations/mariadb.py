@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -165,6 +166,7 @@ class MariaDB:
         self._connection = self._connect()
         self._definitions: Any = None
         self._changed: set[str] = set()
+        self._inserted: Counter[str] = Counter()
         self._longest = int(self.query("SELECT @@max_allowed_packet")[0][0])
 
     def name(self, table: str) -> Name:
@@ -247,12 +249,17 @@ class MariaDB:
             cursor.execute(self._with(sql, values))
             return list(cursor.fetchall())
 
-    def insert(self, name: Name, rows: pa.RecordBatch) -> int:
+    def insert(self, name: Name, rows: pa.RecordBatch) -> None:
         """See `Database.insert`."""
         self._changed.add(name.sql)
         start = f"INSERT INTO {name.sql} ({', '.join(map(quoted, rows.schema.names))}) VALUES ".encode()
         step = max(1, rows.num_rows * _STATEMENT // max(1, rows.nbytes))
-        return sum(self._insert(start, rows.slice(place, step)) for place in range(0, rows.num_rows, step))
+        for place in range(0, rows.num_rows, step):
+            self._inserted[name.sql] += self._insert(start, rows.slice(place, step))
+
+    def inserted(self, name: Name) -> int:
+        """See `Database.inserted`."""
+        return self._inserted[name.sql]
 
     def leave_newest(self, merge: Merge) -> int:
         """See `Database.leave_newest`."""

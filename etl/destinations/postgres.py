@@ -12,6 +12,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 import pyarrow as pa
 
 from errors import DestinationError
+from etl.destinations.copying import Copy
 from etl.destinations.merge import Merge, Merged
 from etl.destinations.names import Dialect, Name, split
 from etl.destinations.sql import count_there
@@ -144,6 +145,8 @@ class Postgres:
         except dbapi.Error as error:
             raise _unreachable(label, str(error)) from None
         self._cursor = self._connection.cursor()
+        self._copy: Copy | None = None
+        self._before: dict[str, int] = {}
         self._configure()
 
     def name(self, table: str) -> Name:
@@ -203,23 +206,31 @@ class Postgres:
         if values:  # the driver does not count the rows of a statement with values
             counted = f"WITH changed AS ({sql} RETURNING 1) SELECT count(*) FROM changed"
             return int(self.query(counted, values)[0][0])
+        self._settle()
         with self._errors():
             self._cursor.execute(sql)
             return int(self._cursor.rowcount)
 
     def query(self, sql: str, values: Sequence[str | int] = ()) -> list[tuple[Any, ...]]:
         """See `Database.query`."""
+        self._settle()
         with self._errors():
             self._cursor.execute(*_numbered(sql, values))
             return list(self._cursor.fetchall())
 
-    def insert(self, name: Name, rows: pa.RecordBatch) -> int:
-        """See `Database.insert`: the driver tells what it sent, the server what it took."""
-        where = {"temporary": True} if name.temporary else {"db_schema_name": name.parts[0]}
-        before = self._taken(name)
+    def insert(self, name: Name, rows: pa.RecordBatch) -> None:
+        """See `Database.insert`."""
+        if not (self._copy and self._copy.fits(name, rows.schema)):
+            self._settle()
+            if name.sql not in self._before:
+                self._before[name.sql] = self._taken(name)
+            self._copy = Copy(self._cursor, name, rows.schema)
         with self._errors():
-            self._cursor.adbc_ingest(name.parts[-1], rows, mode="append", **where)
-        return self._taken(name) - before
+            self._copy.write(rows)
+
+    def inserted(self, name: Name) -> int:
+        """See `Database.inserted`: the driver tells what it sent, the server what it took."""
+        return self._taken(name) - self._before[name.sql] if name.sql in self._before else 0
 
     def leave_newest(self, merge: Merge) -> int:
         """See `Database.leave_newest`: an index, which the merge can use, tells that there is nothing to do.
@@ -245,11 +256,14 @@ class Postgres:
 
     def commit(self) -> None:
         """See `Database.commit`."""
+        self._settle()
         with self._errors():
             self._connection.commit()
 
     def close(self) -> None:
         """See `Database.close`."""
+        if self._copy:
+            self._copy.abandon()
         self._cursor.close()
         self._connection.close()
 
@@ -260,6 +274,13 @@ class Postgres:
         large = "current_setting('maintenance_work_mem')"
         smaller = f"pg_size_bytes(current_setting('work_mem')) < pg_size_bytes({large})"
         self.query(f"SELECT set_config('work_mem', {large}, true) WHERE {smaller}")
+
+    def _settle(self) -> None:
+        """Ends the COPY that is under way: one connection does one thing at a time."""
+        copy, self._copy = self._copy, None
+        if copy:
+            with self._errors():
+                copy.finish()
 
     def _taken(self, name: Name) -> int:
         """Rows inserted into a table (or its partitions) by this transaction so far."""

@@ -79,8 +79,12 @@ class Database(Protocol):
         """The rows of one SELECT."""
         ...
 
-    def insert(self, name: Name, rows: pa.RecordBatch) -> int:
-        """Bulk-loads rows of the table's own types; returns how many the database took."""
+    def insert(self, name: Name, rows: pa.RecordBatch) -> None:
+        """Bulk-loads rows of the table's own types; some may still be on their way when it returns."""
+        ...
+
+    def inserted(self, name: Name) -> int:
+        """How many rows the database took from every `insert` into a table; waits for those on their way."""
         ...
 
     def leave_newest(self, merge: Merge) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
@@ -98,6 +99,7 @@ class SQLite:
 
     def __init__(self, path: Path, label: str, *, writes: bool) -> None:
         self._label = label
+        self._inserted: Counter[str] = Counter()
         with disk_errors(path.parent):
             path.parent.mkdir(parents=True, exist_ok=True)
         with self._errors():
@@ -159,13 +161,18 @@ class SQLite:
         with self._errors():
             return self._connection.execute(sql, values).fetchall()
 
-    def insert(self, name: Name, rows: pa.RecordBatch) -> int:
+    def insert(self, name: Name, rows: pa.RecordBatch) -> None:
         """See `Database.insert`."""
         names = ", ".join(map(quoted, rows.schema.names))
         marks = ", ".join("?" * rows.num_columns)
         values = zip(*map(_values, rows.columns), strict=True)
         with self._errors():
-            return self._connection.executemany(f"INSERT INTO {name.sql} ({names}) VALUES ({marks})", values).rowcount
+            done = self._connection.executemany(f"INSERT INTO {name.sql} ({names}) VALUES ({marks})", values)
+        self._inserted[name.sql] += done.rowcount
+
+    def inserted(self, name: Name) -> int:
+        """See `Database.inserted`."""
+        return self._inserted[name.sql]
 
     def leave_newest(self, merge: Merge) -> int:
         """See `Database.leave_newest`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
@@ -45,12 +46,12 @@ class SqlTransaction:
         """See `Transaction.writer`."""
         split(target.table)
         writer = self._made(target)
-        return Spooled(self._stack.enter_context(Spool(self._spool)), writer) if self._spool else writer
+        return self._spooled(writer) if self._spool else writer
 
     def quarantine(self, name: str, run_id: str, rows: Sequence[BadRow]) -> None:
-        """See `Transaction.quarantine`."""
+        """See `Transaction.quarantine`; the rows wait on disk, so that nothing comes between those of the table."""
         if rows:
-            self._quarantine = self._quarantine or self.writer(QUARANTINE)
+            self._quarantine = self._quarantine or self._spooled(self._made(QUARANTINE))
             self._quarantine.write(quarantine.to_arrow(quarantine.quarantined(name, run_id, rows)))
 
     def drop_quarantined(self, name: str, ids: Sequence[str]) -> int:
@@ -104,6 +105,9 @@ class SqlTransaction:
         if target.parent:
             return ChildMerger(self._database, target, target.parent)
         return (Merger if target.write == "merge" else Loader)(self._database, target)
+
+    def _spooled(self, writer: Writer) -> Writer:
+        return Spooled(self._stack.enter_context(Spool(self._spool or Path(tempfile.gettempdir()))), writer)
 
     def _database(self) -> Database:
         if self._open is None:

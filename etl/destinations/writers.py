@@ -31,7 +31,7 @@ class Loader:
 
     def __init__(self, database: Callable[[], Database], target: Target) -> None:
         self._database, self._target = database, target
-        self._inserted, self._first = 0, True
+        self._first = True
 
     def write(self, rows: pa.RecordBatch) -> None:
         """See `Writer.write`."""
@@ -41,13 +41,13 @@ class Loader:
             table.make()
         if fitted.num_rows:
             self._replace()
-            self._inserted += table.database.insert(table.name, fitted)
+            table.database.insert(table.name, fitted)
 
     def finish(self, *, complete: bool = True) -> Loaded:  # noqa: ARG002  (a replacement is complete by itself)
         """See `Writer.finish`."""
         self._replace()  # by nothing, if no row came
         self._table.check_named()
-        return Loaded(inserted=self._inserted)
+        return Loaded(inserted=self._table.database.inserted(self._table.name))
 
     def _replace(self) -> None:
         """Before the first row.
@@ -77,7 +77,6 @@ class Merger:
     def __init__(self, database: Callable[[], Database], target: Target) -> None:
         self._database, self._target = database, target
         self._now = datetime.now(UTC)
-        self._staged = 0
         self._columns: dict[str, Column] = {}
 
     def write(self, rows: pa.RecordBatch) -> None:
@@ -92,7 +91,7 @@ class Merger:
             create(table.database, self._stage, new.values())
         self._columns |= new
         if fitted.num_rows:
-            self._staged += table.database.insert(self._stage, fitted)
+            table.database.insert(self._stage, fitted)
 
     def finish(self, *, complete: bool = True) -> Loaded:
         """See `Writer.finish`."""
@@ -198,6 +197,10 @@ class Merger:
     @cached_property
     def _table(self) -> Table:
         return Table(self._database(), self._target)
+
+    @property
+    def _staged(self) -> int:
+        return self._table.database.inserted(self._stage)
 
     @property
     def _statements(self) -> Merge:

@@ -24,7 +24,7 @@ from etl.sources.disk import File, Stream, told
 from etl.stream import BadRow, Batch, Broken, Origin
 
 _LOG = logging.getLogger(__name__)
-_BLOCK = 4 << 20
+_BLOCK = 2 << 20
 _LONGEST_PAUSE = 30
 """Seconds after which a block is read although none of those before it has been asked for."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from decimal import Decimal
 from urllib.parse import urlsplit
@@ -23,6 +23,11 @@ from tests.etl.destinations.backends import Backend, load, make_backend, rows
 @pytest.fixture
 def postgres(request: pytest.FixtureRequest) -> Backend:
     return make_backend("postgres", request)
+
+
+def repeat(write: Callable[[pa.RecordBatch], object], batch: pa.RecordBatch) -> None:
+    while True:
+        write(batch)
 
 
 @contextmanager
@@ -197,6 +202,37 @@ def test_rows_that_a_trigger_swallows_are_no_merge(postgres: Backend) -> None:
 
     with pytest.raises(DestinationError, match=r"3 rows were to be merged, but .* 2 were inserted"):
         load(postgres.destination("merge", key=["id"]), rows(id=[1, 2, 3]))
+
+
+def test_rows_of_several_copies_are_all_counted(postgres: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("etl.destinations.copying._LARGEST", 20)
+
+    with postgres.destination().begin("run-1") as running:
+        for start in range(0, 20, 2):
+            running.write(rows(id=[start, start + 1]))
+        running.write(rows(id=[20], name=["one column more"]))
+        assert running.loaded() == Loaded(inserted=21)
+        running.commit(None)
+
+    assert [row["id"] for row in postgres.rows(order="id")] == list(range(21))
+
+
+def test_a_load_that_is_given_up_with_rows_on_their_way_leaves_nothing(postgres: Backend) -> None:
+    load(postgres.destination(), rows(id=[0]))
+
+    with postgres.destination().begin("run-2") as running:
+        for start in range(50):
+            running.write(rows(id=list(range(start * 1000, start * 1000 + 1000))))
+
+    assert postgres.rows() == [{"id": 0}]
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("copy")]
+
+
+def test_rows_that_the_server_refuses_in_the_midst_of_many_are_told_while_they_are_written(postgres: Backend) -> None:
+    postgres.query("CREATE TABLE orders (id bigint PRIMARY KEY)")
+
+    with postgres.destination().begin("run-1") as running, pytest.raises(DestinationError, match="duplicate key"):
+        repeat(running.write, rows(id=[7] * 100_000))
 
 
 def test_a_key_that_is_too_long_for_an_index_is_merged_all_the_same(postgres: Backend) -> None:
