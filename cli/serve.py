@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 import sys
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
@@ -17,6 +19,7 @@ DAGSTER_PORT = 3000
 STRIPE_TEST_KEY = "sk_test_sandbox"
 SENDGRID_TEST_KEY = "SG.sandbox.sandbox"
 TWILIO_TEST_ACCOUNT = "AC" + "0" * 32
+WATCH_TEST_SECRET = "of-the-sandbox"  # noqa: S105  (the sandbox's own)
 
 
 @click.command()
@@ -35,7 +38,7 @@ def gateway(host: str | None, port: int | None) -> None:
 @click.option("--host", help="Address to listen on (PIVOTAL_SANDBOX_HOST).")
 @click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on (PIVOTAL_SANDBOX_PORT).")
 def sandbox(host: str | None, port: int | None) -> None:
-    """Serve stand-ins for Stripe, SendGrid and Twilio, with some history in them."""
+    """Serve stand-ins for Stripe, SendGrid, Twilio, Google Calendar, Outlook and S3, with some history in them."""
     from sandbox.serve import run
     from settings import get_settings
 
@@ -43,8 +46,9 @@ def sandbox(host: str | None, port: int | None) -> None:
     host = host or settings.sandbox_host
     port = settings.sandbox_port if port is None else port
     played = _sandbox()
-    for name, value in sandbox_environment(f"http://{host}:{port}", played).items():
-        click.echo(f"export {name}={value}")
+    url = f"http://{host}:{port}"
+    for name, value in {**sandbox_environment(url, played), **store_environment(url, played)}.items():
+        click.echo(f"export {name}={shlex.quote(value)}")
     run(host, port, played)
 
 
@@ -102,6 +106,32 @@ def sandbox_environment(url: str, played: Sandbox) -> Mapping[str, str]:
         "PIVOTAL_TWILIO_ACCOUNT_SID": TWILIO_TEST_ACCOUNT,
         "PIVOTAL_TWILIO_SECRET": played.twilio_auth_token,
         "PIVOTAL_TWILIO_WEBHOOK_TOKENS": played.twilio_auth_token,
+        "PIVOTAL_GOOGLE_API_BASE": f"{url}/google",
+        "PIVOTAL_GOOGLE_CREDENTIALS": json.dumps(played.google_login.authorized_user(f"{url}/google/login")),
+        "PIVOTAL_GOOGLE_WATCH_SECRET": WATCH_TEST_SECRET,
+        "PIVOTAL_OUTLOOK_API_BASE": f"{url}/graph",
+        "PIVOTAL_OUTLOOK_LOGIN_BASE": f"{url}/microsoft",
+        "PIVOTAL_OUTLOOK_TENANT_ID": played.microsoft_login.tenant_id,
+        "PIVOTAL_OUTLOOK_CLIENT_ID": played.microsoft_login.client_id,
+        "PIVOTAL_OUTLOOK_CLIENT_SECRET": played.microsoft_login.client_secret,
+        "PIVOTAL_OUTLOOK_USER": played.graph.user,
+        "PIVOTAL_OUTLOOK_WATCH_SECRET": WATCH_TEST_SECRET,
+    }
+
+
+def store_environment(url: str, played: Sandbox) -> Mapping[str, str]:
+    """The variables that point S3 at a sandbox: pipelines' files, too, so it is for who asks for the sandbox alone.
+
+    Args:
+        url: The sandbox's address.
+        played: The sandbox.
+    """
+    if not played.s3.available:
+        return {}
+    return {
+        "PIVOTAL_S3_ENDPOINT_URL": f"{url}/s3",
+        "PIVOTAL_S3_ACCESS_KEY_ID": "sandbox",
+        "PIVOTAL_S3_SECRET_ACCESS_KEY": "sandbox",
     }
 
 

@@ -7,10 +7,12 @@ event loop, so `finish` simply runs them to their end.
 from __future__ import annotations
 
 import asyncio
+import ssl
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import cache
 from typing import Any, Protocol, TypeVar
 
 import httpx
@@ -60,7 +62,8 @@ class BlockingWire:
     """A `Wire` that blocks; threads may share it."""
 
     def __init__(self, hook: Hook, **options: Any) -> None:  # noqa: ANN401
-        self.client = httpx.Client(event_hooks={"request": [lambda request: finish(hook(request))]}, **options)
+        hooks = {"request": [lambda request: finish(hook(request))]}
+        self.client = httpx.Client(event_hooks=hooks, verify=tls(), **options)
         self._lock = threading.Lock()
 
     async def send(self, request: httpx.Request) -> httpx.Response:
@@ -95,7 +98,7 @@ class LoopWire:
     """A `Wire` for asyncio; tasks of one event loop may share it."""
 
     def __init__(self, hook: Hook, **options: Any) -> None:  # noqa: ANN401
-        self.client = httpx.AsyncClient(event_hooks={"request": [hook]}, **options)
+        self.client = httpx.AsyncClient(event_hooks={"request": [hook]}, verify=tls(), **options)
         self._lock = asyncio.Lock()
 
     async def send(self, request: httpx.Request) -> httpx.Response:
@@ -123,6 +126,12 @@ class LoopWire:
     async def close(self) -> None:
         """See `Wire`."""
         await self.client.aclose()
+
+
+@cache
+def tls() -> ssl.SSLContext:
+    """How servers prove who they are: the same for all clients, since reading the certificates takes a while."""
+    return httpx.create_ssl_context()
 
 
 def finish(work: Awaitable[T]) -> T:

@@ -49,16 +49,28 @@ class Window:
     start: datetime = _FIRST
     end: datetime = _LAST
 
+    def near(self, start: datetime) -> bool:
+        """Whether what starts then may touch the window."""
+        return self.start - min(timedelta(days=7), self.start - _FIRST) <= moment(start) < self.end
+
 
 @dataclass(slots=True)
 class Entry:
-    """An event or a series, and what is different in single instances of it (None: not there)."""
+    """An event or a series.
+
+    Args:
+        body: What it says.
+        version: The agenda's, when it was last changed.
+        deleted: Whether it is gone.
+        exceptions: What is different in single instances of it, by id; None: not there.
+        seen: When what it was made of once started, by id; None: it was the whole event.
+    """
 
     body: Json
     version: int
     deleted: bool = False
     exceptions: dict[str, Json | None] = field(default_factory=dict)
-    seen: set[str] = field(default_factory=set)
+    seen: dict[str, datetime | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,13 +144,15 @@ class Agenda:
         for entry in self.entries.values():
             if entry.version > since:
                 there = [] if entry.deleted else [*self._instances(entry, window)]
-                yield entry, there, sorted(entry.seen - {each["id"] for each in there})
+                was = {id_ for id_, start in entry.seen.items() if start is None or window.near(start)}
+                yield entry, there, sorted(was - {each["id"] for each in there})
 
     def _see(self, entry: Entry) -> None:
         span = self._words.span(entry.body)
-        single = span.rule is None
-        ids = (entry.body["id"] if single else self._words.instance_id(entry.body, start) for start in span.starts())
-        entry.seen |= {*ids}
+        if span.rule is None:
+            entry.seen[entry.body["id"]] = None
+        else:
+            entry.seen |= {self._words.instance_id(entry.body, start): start for start in span.starts()}
 
     def _instances(self, entry: Entry, window: Window) -> Iterator[Json]:
         span = self._words.span(entry.body)

@@ -91,6 +91,19 @@ class GoogleService:
         self._listings: dict[str, _Listing] = {}
         self._channels: dict[str, _Channel] = {}
 
+    def add(self, id_: str, event: Json) -> Json:
+        """Makes an event in a calendar.
+
+        Args:
+            id_: The calendar's id.
+            event: In Google's words; without an id, it is given one.
+        """
+        usual = self._ids.new("event", 26).lower().translate(str.maketrans("wxyz", "abcd"))
+        new = {"kind": "calendar#event", "status": "confirmed", "created": self._now(), "id": usual, **event}
+        who = {"email": id_, "self": True}
+        about = {"iCalUID": f"{new['id']}@google.com", "creator": who, "organizer": who}
+        return self._put(id_, self.calendars[id_], {**new, **about})
+
     def expire(self) -> None:
         """Forgets every sync token that it gave."""
         self._listings.clear()
@@ -157,20 +170,12 @@ class GoogleService:
         query = check_query("events.insert", request.query_params, _WRITES)
         body = without_nulls(check_body("events.insert", raw, KNOWN))
         id_, agenda = self._calendar(request)
-        new = body.setdefault("id", self._ids.new("event", 26).lower().translate(str.maketrans("wxyz", "abcd")))
-        if not re.fullmatch(r"[a-v0-9]{5,1024}", new):
+        if not re.fullmatch(r"[a-v0-9]{5,1024}", body.get("id", "abcde")):
             raise Refused("Invalid resource id value.")
         check(body)
-        if new in agenda.entries:
+        if body.get("id") in agenda.entries:
             raise Refused("The requested identifier already exists.", "duplicate", 409)
-        about = {
-            "kind": "calendar#event",
-            "status": "confirmed",
-            "created": self._now(),
-            "iCalUID": f"{new}@google.com",
-        }
-        who = {"email": id_, "self": True}
-        return self._put(id_, agenda, {**about, "creator": who, "organizer": who, **self._meeting(body, query)})
+        return JSONResponse(_shown(self.add(id_, self._meeting(body, query)), agenda))
 
     def _get(self, request: Request, _: bytes) -> Response:
         check_query("events.get", request.query_params, frozenset())
@@ -189,7 +194,8 @@ class GoogleService:
             event = {name: value for name, value in event.items() if name not in {"conferenceData", "hangoutLink"}}
         changed = patched(event, self._meeting(changes, query))
         check(changed)
-        return self._put(id_, agenda, changed, None if event["id"] == entry.body["id"] else entry)
+        changed = self._put(id_, agenda, changed, None if event["id"] == entry.body["id"] else entry)
+        return JSONResponse(_shown(changed, agenda))
 
     def _delete(self, request: Request, _: bytes) -> Response:
         check_query("events.delete", request.query_params, frozenset({"sendUpdates"}))
@@ -260,14 +266,14 @@ class GoogleService:
             return {name: value for name, value in body.items() if name != "conferenceData"}
         return meeting(body, self._ids.new("meeting", 10))
 
-    def _put(self, id_: str, agenda: Agenda, event: Json, entry: Entry | None = None) -> Response:
+    def _put(self, id_: str, agenda: Agenda, event: Json, entry: Entry | None = None) -> Json:
         event = {**event, "updated": self._now(), "etag": f'"{agenda.version + 1}{self._clock.now()}000"'}
         if entry is None:
             agenda.put(event)
         else:
             agenda.put_instance(entry, event["id"], event)
         self._tell(id_)
-        return JSONResponse(_shown(event, agenda))
+        return event
 
     def _listing(self, query: Json, id_: str, agenda: Agenda) -> _Listing:
         token = query.get("pageToken") or query.get("syncToken")

@@ -67,7 +67,7 @@ def without_nulls(value: Any) -> Any:  # noqa: ANN401  (JSON)
 def meeting(event: Json, code: str) -> Json:
     """The event with the meeting that it asks for."""
     asked = (event.get("conferenceData") or {}).get("createRequest")
-    if not asked:
+    if asked is None:
         return event
     if not asked.get("requestId"):
         raise Refused("Invalid conference create request.", "required")

@@ -70,6 +70,8 @@ class GraphService:
         webhooks: Takes the notifications.
     """
 
+    user = USER
+
     def __init__(self, clock: Clock, tokens: Tokens, webhooks: Webhooks) -> None:
         self._clock, self._tokens = clock, tokens
         self.subscriptions = Subscriptions(USER, clock, webhooks)
@@ -85,6 +87,18 @@ class GraphService:
         self._deltas: dict[str, _Delta] = {}
         self._made: dict[tuple[str, str], tuple[bytes, str]] = {}
         self.subscriptions.clear()
+
+    def add(self, id_: str, event: Json) -> Json:
+        """Makes an event in a calendar.
+
+        Args:
+            id_: The calendar's id.
+            event: In Graph's words.
+        """
+        new = opaque(f"event.{self._ids.new('event', 24)}")
+        about = {"id": new, "iCalUId": f"040000008200E00074C5{secrets.token_hex(8).upper()}"}
+        who = {"organizer": {"emailAddress": {"name": "Sandbox", "address": USER}}, "createdDateTime": self._now()}
+        return self._put(self.calendars[id_], {**_NEW, **_EMPTY, **about, **who, **event}, "created")
 
     def expire(self) -> None:
         """Forgets every delta link that it gave."""
@@ -161,12 +175,9 @@ class GraphService:
                 )
                 raise Refused("ErrorDuplicateTransactionId", f"Your request can't be completed. {message}", 409)
             return JSONResponse(_told(agenda.entries[made[1]].body, request), 201)
-        new = opaque(f"event.{self._ids.new('event', 24)}")
-        about = {"id": new, "iCalUId": f"040000008200E00074C5{secrets.token_hex(8).upper()}"}
-        who = {"organizer": {"emailAddress": {"name": "Sandbox", "address": USER}}, "createdDateTime": self._now()}
-        event = self._put(agenda, {**_NEW, **_EMPTY, **about, **who, **asked}, "created")
+        event = self.add(id_, asked)
         if "transactionId" in asked:
-            self._made[id_, asked["transactionId"]] = (raw, new)
+            self._made[id_, asked["transactionId"]] = (raw, event["id"])
         return JSONResponse(_told(event, request), 201)
 
     def _get(self, request: Request, _: bytes) -> Response:
@@ -224,11 +235,12 @@ class GraphService:
     def _changed(self, agenda: Agenda, delta: _Delta, request: Request) -> list[Json]:
         found: list[Json] = []
         for entry, there, gone in agenda.changes(delta.since, delta.window):
-            if entry.body["recurrence"] and there:
-                found.append(_told(entry.body, request))
+            recurs = bool(entry.body["recurrence"]) and not entry.deleted
+            # Of a series that has changed, all comes again; which of its instances are gone is not told.
+            found += [_told(entry.body, request)] if recurs and (there or delta.since) else []
             found += [_brief(_told(each, request)) for each in there]
-            if delta.since:
-                found += [{"id": each, "@removed": {"reason": "deleted"}} for each in gone]
+            if delta.since and (entry.deleted or (gone and not recurs)):
+                found.append({"id": entry.body["id"], "@removed": {"reason": "deleted"}})
         return found
 
     # --- what they are made of ------------------------------------------------------------------------------------

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from events.log import EventLog
 
 _PAGE = 250
+_TOKEN_URI = "https://oauth2.googleapis.com/token"  # noqa: S105  (an address)
 _LIFETIME = timedelta(days=6)
 _EVERYTHING = frozenset(each.name for each in fields(Draft))
 _ASKED_FOR_NOTHING = {"description": "", "location": "", "attendees": (), "recurrence": (), "online_meeting": False}
@@ -247,7 +248,7 @@ class GoogleCalendar:
         told = self._get(calendar_id, event_id)
         if told["status"] == "cancelled":
             raise conflict(
-                error, "this operation's event was deleted: make another one with an operation id of its own"
+                error, "this operation's event was deleted since: a new one needs an operation id of its own"
             )
         return told
 
@@ -289,7 +290,7 @@ class GoogleCalendar:
             return request.execute(num_retries=0)
         except HttpError as error:
             raise refused(error, operation) from error
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise unreached(error, operation) from error
         except (GoogleAuthError, TokenRefusedError) as error:
             raise without_token(error, operation) from error
@@ -307,8 +308,13 @@ def _credentials(config: GoogleCalendarConfig) -> Credentials:
         if info.get("type") == "service_account":
             of_service = service_account.Credentials.from_service_account_info
             return of_service(info, scopes=[SCOPE], subject=config.subject)  # type: ignore[no-any-return,no-untyped-call]
-        return credentials.Credentials.from_authorized_user_info(info, [SCOPE])  # type: ignore[no-any-return,no-untyped-call]
-    except (OSError, ValueError, AttributeError):
+        # `from_authorized_user_info` would ask Google's own endpoint, whatever `token_uri` says.
+        names = ("refresh_token", "client_id", "client_secret")
+        about = {"token_uri": _TOKEN_URI, **info}
+        return credentials.Credentials(  # type: ignore[no-untyped-call]
+            None, token_uri=about["token_uri"], scopes=[SCOPE], **{name: about[name] for name in names}
+        )
+    except (OSError, ValueError, AttributeError, KeyError):
         raise PivotalError(
             "Google's credentials are neither a service account's key nor an authorized user's",
             hint="PIVOTAL_GOOGLE_CREDENTIALS is such a JSON, or the path of a file with it",

@@ -98,4 +98,9 @@ def _attendee(attendee: Attendee) -> dict[str, Any]:
 
 def _attendee_of(told: Json) -> Attendee:
     kind: Kind = "resource" if told.get("resource") else "optional" if told.get("optional") else "required"
-    return Attendee(told.get("email", ""), told.get("displayName", ""), kind, _ANSWERED[told["responseStatus"]])
+    return Attendee(
+        told.get("email", ""),
+        told.get("displayName", ""),
+        kind,
+        _ANSWERED.get(told.get("responseStatus", ""), "needs_action"),
+    )

@@ -17,6 +17,7 @@ import httpx
 from integrations.calendar.errors import CalendarIntegrationError
 from integrations.calls import NO_ANSWER, NOT_SENT, UNREACHABLE, Operation, hint, silence, without_addresses
 from integrations.limits import retry_wait
+from integrations.wires import tls
 
 if TYPE_CHECKING:
     from google.auth.credentials import Credentials
@@ -28,12 +29,12 @@ SCOPE = "https://www.googleapis.com/auth/calendar"
 
 _LIMITED = {"rateLimitExceeded", "userRateLimitExceeded"}
 """Google says 403 for some of its rate limits."""
+_MISTAKES = (httpx.UnsupportedProtocol, httpx.LocalProtocolError, httpx.InvalidURL)
 _NOT_REACHED = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
 _HINTS = {
     "insufficientPermissions": f"give the credentials the scope {SCOPE}",
     "forbidden": "share the calendar with the account, or let the service account act for its owner",
     "quotaExceeded": "the calendar's limits of use are reached: see docs/integrations/google_calendar.md",
-    "channelIdNotUnique": "a watch with this id is there already: it ends by itself",
 }
 
 
@@ -50,7 +51,7 @@ class GoogleWire:
             silence(library)
         logging.getLogger("googleapiclient").setLevel(logging.ERROR)  # as a warning, it logs whole answers
         self._credentials = credentials
-        self._http = httpx.Client(timeout=httpx.Timeout(timeout, connect=min(timeout, 10.0)))
+        self._http = httpx.Client(timeout=httpx.Timeout(timeout, connect=min(timeout, 10.0)), verify=tls())
         self._renewing = threading.Lock()
 
     def request(
@@ -140,15 +141,16 @@ def refused(error: HttpError, operation: Operation) -> CalendarIntegrationError:
     )
 
 
-def unreached(error: httpx.HTTPError, operation: Operation) -> CalendarIntegrationError:
+def unreached(error: httpx.HTTPError | httpx.InvalidURL, operation: Operation) -> CalendarIntegrationError:
     """No answer from Google, in the house's words."""
+    code = UNREACHABLE if isinstance(error, _NOT_REACHED) else NO_ANSWER
     return CalendarIntegrationError(
         f"Google Calendar {operation.name}: no answer ({type(error).__name__})",
         service=SERVICE,
         operation=operation.name,
-        code=UNREACHABLE if isinstance(error, _NOT_REACHED) else NO_ANSWER,
+        code=NOT_SENT if isinstance(error, _MISTAKES) else code,
         hint="check the network, PIVOTAL_GOOGLE_API_BASE and the credentials' token_uri; Google may be down",
-        retryable=True,
+        retryable=not isinstance(error, _MISTAKES),
     )
 
 

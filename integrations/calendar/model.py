@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import UTC, date, datetime, timedelta
 from typing import Literal, Protocol
@@ -135,15 +135,28 @@ class Changes:
 
     Args:
         events: What is new or different, as it is now.
-        removed: Ids of what is gone; they may never have been seen.
+        removed: Ids of what is gone: events, and series with all their instances; they may never have been seen.
         token: Where to go on next time: on the last page only. Keep it once all pages are worked off.
         reset: The first page of everything there is: what is known and does not come again is gone.
+        series: Ids of series whose instances all come again (Outlook does not say which of them are gone).
     """
 
     events: tuple[CalendarEvent, ...]
     removed: tuple[str, ...]
     token: str | None
     reset: bool
+    series: tuple[str, ...] = ()
+
+    def applied(self, known: Mapping[str, CalendarEvent]) -> dict[str, CalendarEvent]:
+        """What is known with this page, by id.
+
+        Args:
+            known: What was known before it.
+        """
+        gone = {*self.removed, *self.series}
+        before = {} if self.reset else known
+        kept = {id_: each for id_, each in before.items() if not gone & {id_, each.series_id}}
+        return kept | {each.id: each for each in self.events}
 
 
 @dataclass(frozen=True, slots=True)

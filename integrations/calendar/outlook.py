@@ -258,14 +258,15 @@ class Outlook:
     ) -> Changes:
         """A page of a delta: series come along, but do not take place; what belongs to one only says when it does."""
         there = [told for told in page["value"] if "@removed" not in told]
-        series |= {told["id"]: told for told in there if told["type"] == "seriesMaster"}
+        again = {told["id"]: told for told in there if told["type"] == "seriesMaster"}
+        series |= again
         events = [
             event_of(self._whole(told, calendar_id, series), calendar_id)
             for told in there
             if told["type"] != "seriesMaster"
         ]
         gone = tuple(told["id"] for told in page["value"] if "@removed" in told)
-        return Changes(tuple(events), gone, page.get("@odata.deltaLink"), reset)
+        return Changes(tuple(events), gone, page.get("@odata.deltaLink"), reset, tuple(again))
 
     def _whole(
         self, told: Mapping[str, Any], calendar_id: str, series: dict[str, Mapping[str, Any]]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from datetime import UTC, date, datetime, time
+from datetime import UTC, datetime, time
 from typing import Any
 
 from integrations.calendar.model import (
@@ -108,9 +108,10 @@ def _moment(moment: Moment) -> dict[str, str]:
 def _moment_of(told: Json, name: str, original: str) -> Moment:
     """The time in the zone that it was given in; in UTC if nobody but one Exchange knows that zone."""
     moment = datetime.fromisoformat(told[name]["dateTime"]).replace(tzinfo=UTC)
-    if told["isAllDay"]:
-        return date(moment.year, moment.month, moment.day)
-    return moment.astimezone(zone(told.get(original) or "UTC") or UTC)
+    local = moment.astimezone(zone(told.get(original) or "UTC") or UTC)
+    if told["isAllDay"]:  # midnight, in UTC or where it was made
+        return moment.date() if moment.time() == time() else local.date()
+    return local
 
 
 def _attendee(attendee: Attendee) -> dict[str, Any]:

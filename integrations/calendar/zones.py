@@ -19,5 +19,5 @@ def zone(name: str) -> tzinfo | None:
         return UTC
     try:
         return ZoneInfo(win_tz.get(name, name))
-    except (ZoneInfoNotFoundError, ValueError):
+    except (ZoneInfoNotFoundError, ValueError, OSError):  # OSError: the name of a folder of zones
         return None
