@@ -62,7 +62,9 @@ class Settings(BaseSettings):
     stripe_webhook_secrets: SecretStr | None = Field(
         None, description="Stripe's signing secrets (whsec_...), comma-separated; any of them is accepted."
     )
-    sendgrid_api_base: str = Field("https://api.sendgrid.com", description="Where SendGrid's API answers.")
+    sendgrid_api_base: str = Field(
+        "https://api.sendgrid.com", pattern="^https?://", description="Where SendGrid's API answers."
+    )
     sendgrid_api_key: SecretStr | None = Field(None, description="SendGrid's API key (SG....).")
     sendgrid_webhook_keys: str | None = Field(
         None, description="SendGrid's public verification keys (base64 or PEM), comma-separated."
@@ -99,6 +101,12 @@ class Settings(BaseSettings):
     s3_secret_access_key: SecretStr | None = Field(None, description="The secret of s3_access_key_id.")
     s3_addressing: Literal["auto", "path", "virtual"] = Field(
         "auto", description="Where S3 sees the bucket: in the path, in the host's name; boto3 chooses."
+    )
+    step_outputs: str | None = Field(
+        None,
+        pattern="^s3://[^/]",
+        description="Where Dagster's steps leave what they hand to each other, for runs on several machines: "
+        "s3://bucket/prefix; the disk if not given.",
     )
 
     google_api_base: str = Field("https://www.googleapis.com", description="Where Google's APIs answer.")

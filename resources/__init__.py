@@ -6,10 +6,13 @@ from resources.event_log import EventLogResource
 from resources.google_calendar import GoogleCalendarResource
 from resources.outlook import OutlookResource
 from resources.progress import RunProgress
+from resources.s3 import S3Resource
 from resources.sendgrid import SendGridResource
+from resources.step_outputs import bucket_io_manager
 from resources.stripe import StripeResource
 from resources.twilio import TwilioResource
 from resources.warehouse import WarehouseResource
+from settings import get_settings
 
 
 def default_resources() -> dict[str, object]:
@@ -19,8 +22,10 @@ def default_resources() -> dict[str, object]:
         "google_calendar": GoogleCalendarResource(),
         "outlook": OutlookResource(),
         "progress": RunProgress(),
+        "s3": S3Resource(),
         "sendgrid": SendGridResource(),
         "stripe": StripeResource(),
         "twilio": TwilioResource(),
         "warehouse": WarehouseResource(),
+        **({"io_manager": bucket_io_manager} if get_settings().step_outputs else {}),
     }

@@ -18,7 +18,7 @@ import hashlib
 import io
 import logging
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
@@ -32,7 +32,7 @@ from errors import DestinationError, IntegrationError
 from etl.destinations.disk import disk_errors
 from etl.destinations.folder import busy
 from etl.destinations.store import Sink
-from integrations.s3 import S3, Multipart, open_s3, split_url
+from integrations.s3 import S3, Multipart, open_s3, split_url, unfinished
 from settings import get_settings
 
 T = TypeVar("T")
@@ -141,12 +141,6 @@ class Bucket:
                 hint="the credentials need s3:DeleteObject there",
             )
 
-    def unfinished(self) -> Iterator[tuple[str, str]]:
-        """The uploads that have begun under the prefix: the object's name, and the upload's id."""
-        for page in self.s3.pages("list_multipart_uploads", self.at("")):
-            for upload in page.get("Uploads", ()):
-                yield upload["Key"].removeprefix(self.prefix), upload["UploadId"]
-
 
 class _Version:
     """What a manifest names (`Version`)."""
@@ -250,11 +244,11 @@ class _Change:
         self._bucket.delete(before.obsolete)
         if not before.writers:
             return
-        for name, id_ in self._bucket.unfinished():
-            if _is_of(name, before.writers):
-                self._bucket.call("abort_multipart_upload", name, UploadId=id_)
-        root = self._bucket.at("")
-        found = (entry.url.removeprefix(root) for entry in self._bucket.s3.objects.list(root))
+        root, s3 = self._bucket.at(""), self._bucket.s3
+        for url, id_ in unfinished(s3, root):
+            if _is_of(url, before.writers):
+                s3.call("abort_multipart_upload", url, UploadId=id_)
+        found = (entry.url.removeprefix(root) for entry in s3.objects.list(root))
         self._bucket.delete(name for name in found if _is_of(name, before.writers))
 
 

@@ -20,11 +20,11 @@ from integrations.s3.folders import Folders
 from integrations.s3.objects import Listed, Objects, Page, Upload
 from integrations.s3.presigned import Form, Presigned
 from integrations.s3.reader import ObjectReader
-from integrations.s3.uploading import Multipart, Stored
-from settings import Settings, get_settings
+from integrations.s3.uploading import Multipart, Stored, unfinished
 
 if TYPE_CHECKING:
     from events.log import EventLog
+    from settings import Settings
 
 __all__ = [
     "S3",
@@ -44,6 +44,7 @@ __all__ = [
     "configured",
     "open_s3",
     "split_url",
+    "unfinished",
 ]
 
 
@@ -72,6 +73,8 @@ def open_s3(events: EventLog | None = None) -> S3:
     Args:
         events: Where changes are told; None: nowhere but in the log.
     """
+    from settings import get_settings
+
     return S3(configured(get_settings()), events)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,12 +18,6 @@ if TYPE_CHECKING:
     from events.log import EventLog
 
 Addressing = Literal["auto", "path", "virtual"]
-
-_CURSORS = {
-    "list_objects_v2": {"ContinuationToken": "NextContinuationToken"},
-    "list_multipart_uploads": {"KeyMarker": "NextKeyMarker", "UploadIdMarker": "NextUploadIdMarker"},
-}
-"""How a listing is gone on with: what to ask with, and where the last page tells it."""
 
 _BUDGET = RetryBudget(attempts=5)
 
@@ -118,25 +112,6 @@ class Client:
     def call_bucket(self, operation: str, url: str, **params: object) -> Any:  # noqa: ANN401
         """`call` for what is done to a bucket: of `url`, S3 is told the bucket only."""
         return self._call(operation, url, {"Bucket": address(operation, url)[0], **params})
-
-    def pages(self, operation: str, url: str, **params: object) -> Iterator[Any]:
-        """A listing, page by page; every page has the whole retry budget.
-
-        Args:
-            operation: `list_objects_v2` or `list_multipart_uploads`.
-            url: What the addresses in it begin with: `s3://bucket/prefix`.
-            params: What else the calls say, in S3's words.
-
-        Raises:
-            S3IntegrationError: As for `call`.
-        """
-        prefix, cursor = address(operation, url)[1], dict[str, object]()
-        while True:
-            page = self.call_bucket(operation, url, Prefix=prefix, **params, **cursor)
-            yield page
-            if not page.get("IsTruncated"):
-                return
-            cursor = {ask: page[told] for ask, told in _CURSORS[operation].items()}
 
     def tell(self, what: str, url: str, data: Mapping[str, Any], key: str | None = None) -> None:
         """Tells of a change that is made.

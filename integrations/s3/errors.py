@@ -16,20 +16,24 @@ MISMATCH = "ChecksumMismatch"
 
 DAMAGED = "the bytes were damaged on the way, or in the store: read them again"
 
+_BUSY = "another call is changing the object: try again in a moment"
 _CERTIFICATE = "the server's certificate is not trusted: check PIVOTAL_S3_ENDPOINT_URL"
 _CREDENTIALS = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or give the machine a role"
 _ENDPOINT = "check PIVOTAL_S3_ENDPOINT_URL and AWS_REGION, and that the network lets this machine reach it"
+_LESS = "too many calls for what begins alike: call less often, or later"
 _PERMISSION = "the credentials lack a permission there (s3:GetObject, s3:ListBucket, s3:PutObject, s3:DeleteObject)"
 _REGION = "set AWS_REGION to the region of the bucket"
 _TROUBLE = "the store is in trouble: run again later, and check PIVOTAL_S3_ENDPOINT_URL"
 _HINTS = {
     "403": _PERMISSION,
     "404": "check bucket and key; capital letters count",
+    "409": _BUSY,
     "412": "the object has changed meanwhile; run again",
     "AccessDenied": _PERMISSION,
     "AuthorizationHeaderMalformed": _REGION,
     "BadDigest": "the bytes were damaged on the way: send them again",
     "BucketNotEmpty": "delete what is in it first",
+    "ConditionalRequestConflict": _BUSY,
     "EntityTooLarge": "an object has at most 50 TB, and at most 10,000 parts: ask for a larger part_size",
     "EntityTooSmall": "every part but the last one has at least 5 MB: ask for a larger part_size",
     "ExpiredToken": "the credentials have expired: get new ones",
@@ -41,13 +45,19 @@ _HINTS = {
     "NoSuchBucket": "check the bucket's name, and PIVOTAL_S3_ENDPOINT_URL",
     "NoSuchKey": "check the key; capital letters count",
     "NoSuchUpload": "somebody has aborted the upload meanwhile; upload again",
+    "OperationAborted": _BUSY,
     "PermanentRedirect": _REGION,
     "PreconditionFailed": "the object has changed meanwhile; run again",
+    "RequestTimeout": "the bytes came too slowly: try again, with smaller parts",
     "RequestTimeTooSkewed": "set this machine's clock",
     "SignatureDoesNotMatch": "AWS_SECRET_ACCESS_KEY is not the one of AWS_ACCESS_KEY_ID",
+    "SlowDown": _LESS,
+    "Throttling": _LESS,
+    "ThrottlingException": _LESS,
 }
 _PASSING = frozenset(
     {
+        "409",  # of HEAD, which has no body that could name it
         "BadDigest",  # damaged on the way
         "ConditionalRequestConflict",
         "OperationAborted",
@@ -82,7 +92,7 @@ def answered(error: ClientError, operation: str, url: str, tries: int) -> S3Inte
     status = int(answer.get("HTTPStatusCode", 0))
     passing = status in {408, 429} or status >= 500 or code in _PASSING
     told = " ".join(dict.fromkeys((str(status), code)))
-    advice = _HINTS.get(code) or (_TROUBLE if status >= 500 or passing else hint(status))
+    advice = _HINTS.get(code) or (_TROUBLE if status >= 500 else hint(status))
     return S3IntegrationError(
         f"{url}: {message.strip().rstrip('.') or 'refused'} ({told}{_after(tries)})",
         service="s3",

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from integrations.s3.client import Client, address
-from integrations.s3.deleting import delete_each
+from integrations.s3.deleting import Refused, delete_each
 from integrations.s3.errors import S3IntegrationError, mistake
 from integrations.s3.objects import Objects
 
@@ -45,23 +45,14 @@ class Folders:
             How many objects were deleted.
 
         Raises:
-            S3IntegrationError: Some objects could not be deleted; the others are.
+            S3IntegrationError: S3 refuses to delete some of them; those before are deleted.
         """
         folder = _folder("delete_objects", url)
-        deleted, refused = 0, 0
+        deleted = 0
         for batch in delete_each(self._client, (found.url for found in self._objects.list(folder))):
-            deleted, refused = deleted + len(batch.deleted), refused + len(batch.refused)
             if batch.refused:
-                first = batch.refused[0]
-        if refused:
-            raise S3IntegrationError(
-                f"{folder}: {refused} of {deleted + refused} objects are not deleted; {first.url}: {first.message}",
-                service="s3",
-                operation="delete_objects",
-                code=first.code,
-                hint="the credentials need s3:DeleteObject there; delete the folder again then",
-                retryable=first.code in {"InternalError", "SlowDown"},
-            )
+                raise _not_deleted(folder, batch.refused)
+            deleted += len(batch.deleted)
         self._client.tell("folder.deleted", folder, {"objects": deleted})
         return deleted
 
@@ -86,3 +77,15 @@ def _folder(operation: str, url: str) -> str:
     if not key.strip("/"):
         raise mistake(operation, f"{url}: is a bucket", f"name a folder in it: s3://{bucket}/folder/")
     return f"s3://{bucket}/{key.rstrip('/')}/"
+
+
+def _not_deleted(folder: str, refused: Sequence[Refused]) -> S3IntegrationError:
+    first, others = refused[0], f", nor are {len(refused) - 1} others" if refused[1:] else ""
+    return S3IntegrationError(
+        f"{folder}: {first.url} is not deleted: {first.message} ({first.code}){others}",
+        service="s3",
+        operation="delete_objects",
+        code=first.code,
+        hint="the credentials need s3:DeleteObject there; delete the folder again then",
+        retryable=first.code in {"InternalError", "SlowDown"},
+    )

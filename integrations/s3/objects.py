@@ -92,7 +92,7 @@ class Objects:
         """
         return upload(self._client, url, data, options)
 
-    def upload_many(self, items: Iterable[tuple[str, Data]], **options: Unpack[Storage]) -> Iterator[Upload]:
+    def upload_many(self, items: Iterable[tuple[str, Data]], **options: Unpack[Storage]) -> tuple[Upload, ...]:
         """Stores many objects, some of them at the same time. One that fails does not keep the others.
 
         Args:
@@ -113,7 +113,7 @@ class Objects:
             except (PivotalError, OSError) as error:
                 return Upload(url, error=error)
 
-        return in_order(one, items, self._client.config.at_once)
+        return tuple(in_order(one, items, self._client.config.at_once))
 
     def read(self, url: str, start: int = 0, size: int | None = None) -> bytes:
         """The bytes of an object, or of a range of it, in memory. An object's are checked by its checksum.

@@ -17,7 +17,7 @@ from typing import Any, Literal, Protocol, Self, TypedDict
 from urllib.parse import urlencode
 
 from integrations.calls import idempotency_key
-from integrations.s3.client import Client
+from integrations.s3.client import Client, address
 from integrations.s3.errors import S3IntegrationError, mistake
 from integrations.s3.parallel import in_order
 
@@ -61,7 +61,8 @@ class Storage(Encryption, total=False):
         if_none_match: Only if there is no such object yet.
         if_match: Only if the object that is there has this ETag.
         operation_id: The caller's own name of this one doing: it is told once, however often it is run again; and with
-            a condition, what an earlier try of the same doing has stored is no obstacle.
+            a condition, what an earlier try of the same doing has stored is no obstacle. The object has its key as
+            metadata, `pivotal-operation`, as has every one that is stored under a condition.
     """
 
     content_type: str
@@ -180,6 +181,27 @@ def upload(client: Client, url: str, data: Data, options: Storage) -> Stored:
     return Stored(url, answer["ETag"], chunks.size)
 
 
+def unfinished(client: Client, url: str) -> Iterator[tuple[str, str]]:
+    """Uploads in parts that have begun and have not ended: the object's address, and the upload's id.
+
+    Args:
+        client: The way to S3.
+        url: What the addresses begin with: `s3://bucket/prefix`.
+
+    Raises:
+        S3IntegrationError: S3 refused it, or could not be reached within the budget.
+    """
+    bucket, prefix = address("list_multipart_uploads", url)
+    cursor: dict[str, object] = {}
+    while True:
+        page = client.call_bucket("list_multipart_uploads", url, Prefix=prefix, **cursor)
+        for begun in page.get("Uploads", ()):
+            yield f"s3://{bucket}/{begun['Key']}", begun["UploadId"]
+        if not page.get("IsTruncated"):
+            return
+        cursor = {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page["NextUploadIdMarker"]}
+
+
 def encrypted(url: str, options: Encryption) -> dict[str, object]:
     """How S3 encrypts an object, in its own words.
 
@@ -215,9 +237,9 @@ def _done_before(client: Client, url: str, mark: str | None, error: S3Integratio
 
 
 def _stored(url: str, options: Storage, mark: str | None) -> dict[str, object]:
-    guessed = mimetypes.guess_type(url)[0] or "application/octet-stream"
+    guessed, packed = mimetypes.guess_type(url.rpartition("/")[2])
     return {
-        "ContentType": options.get("content_type") or guessed,
+        "ContentType": options.get("content_type") or (None if packed else guessed) or "application/octet-stream",
         **_given(
             Metadata={**options.get("metadata", {}), **({_MARK: mark} if mark else {})},
             Tagging=urlencode(options.get("tags", {})),

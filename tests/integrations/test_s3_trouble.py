@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import os
+import socket
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import httpx
 import pytest
 
 from integrations.calls import NO_ANSWER, RetryBudget
-from integrations.s3 import S3, Refused, S3Config, S3IntegrationError
+from integrations.s3 import S3, Refused, S3Config, S3IntegrationError, copying
 from tests.integrations.web import Asked, Reply, Web
 
 PART = 64 << 10
 TRIES = 3
-AT = "s3://bucket/key"
+AT, LARGE, COPY = "s3://bucket/key", "s3://bucket/large/key", "s3://bucket/z"
+TWO = b"x" * (2 * PART)
+"""What goes in two parts."""
 SLOW = Reply(b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>", 503)
 
 
@@ -73,6 +79,10 @@ def is_get(asked: Asked) -> bool:
 
 def is_part(asked: Asked) -> bool:
     return "partNumber" in asked.params
+
+
+def is_copy(asked: Asked) -> bool:
+    return "x-amz-copy-source" in asked.headers
 
 
 def is_end(asked: Asked) -> bool:
@@ -163,29 +173,90 @@ def test_an_object_that_is_replaced_while_it_is_read_is_not_read_on(s3: S3) -> N
         list(stream)
 
 
-@pytest.mark.parametrize("failing", [is_part, is_end], ids=["a part", "the end"])
-@pytest.mark.parametrize(
-    ("reply", "code", "tries"),
-    [
-        (SLOW, "SlowDown", TRIES),
-        (Reply(b"<Error><Code>InternalError</Code><Message>Oops.</Message></Error>", 500), "InternalError", TRIES),
-        (Reply(b"<html>Bad Gateway</html>", 502), "502", TRIES),
-        (Reply(status=None), NO_ANSWER, TRIES),
-        (Reply(b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>", 403), "AccessDenied", 1),
-    ],
-    ids=["503", "500", "502 in HTML", "reset", "403"],
-)
-def test_an_upload_that_fails_leaves_no_part_behind(
-    s3: S3, web: Web, failing: Callable[[Asked], bool], reply: Reply, code: str, tries: int
+def refusal(code: str, status: int, **headers: str) -> Reply:
+    return Reply(f"<Error><Code>{code}</Code><Message>No.</Message></Error>".encode(), status, headers)
+
+
+# what is asked of S3, by which operation; what tests/integrations/test_contract.py asks is not repeated
+CALLS: dict[str, tuple[Callable[[Asked], bool], Callable[[S3], object]]] = {
+    "head_object": (
+        lambda asked: asked.method == "HEAD" and asked.path.endswith("/key"),
+        lambda s3: s3.objects.info(AT),
+    ),
+    "copy_object": (lambda asked: is_copy(asked) and not is_part(asked), lambda s3: s3.objects.copy(AT, COPY)),
+    "create_multipart_upload": (lambda asked: asked.target.endswith("?uploads"), lambda s3: s3.objects.upload(AT, TWO)),
+    "upload_part": (lambda asked: is_part(asked) and not is_copy(asked), lambda s3: s3.objects.upload(AT, TWO)),
+    "complete_multipart_upload": (is_end, lambda s3: s3.objects.upload(AT, TWO)),
+    "get_object_tagging": (lambda asked: asked.target.endswith("?tagging"), lambda s3: s3.objects.copy(LARGE, COPY)),
+    "upload_part_copy": (lambda asked: is_part(asked) and is_copy(asked), lambda s3: s3.objects.copy(LARGE, COPY)),
+}
+FAILURES: dict[str, tuple[Reply, int | None, int]] = {
+    "400": (refusal("InvalidRequest", 400), 400, 1),
+    "401": (refusal("Unauthorized", 401), 401, 1),
+    "403": (refusal("AccessDenied", 403), 403, 1),
+    "404": (refusal("NoSuchKey", 404), 404, 1),
+    "409": (refusal("OperationAborted", 409), 409, TRIES),
+    "429": (refusal("TooManyRequests", 429, **{"Retry-After": "0"}), 429, TRIES),
+    "500": (refusal("InternalError", 500), 500, TRIES),
+    "502 in HTML": (Reply(b"<html>Bad Gateway</html>", 502), 502, TRIES),
+    "503": (SLOW, 503, TRIES),
+    "reset": (Reply(status=None), None, TRIES),
+}
+
+
+@pytest.mark.parametrize("failure", list(FAILURES))
+def test_whatever_call_of_an_operation_fails_it_is_tried_as_often_as_can_help_and_no_part_stays(
+    s3: S3, web: Web, monkeypatch: pytest.MonkeyPatch, failure: str
 ) -> None:
+    monkeypatch.setattr(copying, "_IN_ONE_REQUEST", PART)
+    monkeypatch.setattr(copying, "_PART", PART)
+    s3.objects.upload(AT, b"x")
+    s3.objects.upload(LARGE, TWO)
     whole = web.answer
-    web.answer = lambda asked: reply if failing(asked) else whole(asked)
-    with pytest.raises(S3IntegrationError) as caught:
-        s3.objects.upload(AT, b"x" * (2 * PART))
-    assert (caught.value.code, caught.value.retryable) == (code, tries > 1)
-    assert len([asked for asked in web.asked if failing(asked)]) in {tries, 2 * tries}  # of one part, or of both
-    web.answer = whole
-    assert (uploads(s3), keys(s3)) == ([], [])
+    reply, status, tries = FAILURES[failure]
+    for operation, (is_it, call) in CALLS.items():
+        web.asked.clear()
+        web.answer = partial(instead, reply, is_it, whole)
+        with pytest.raises(S3IntegrationError) as caught:
+            call(s3)
+        error = caught.value
+        made = Counter(asked.target for asked in web.asked if is_it(asked))
+        # Of a HEAD that is refused, botocore looks up the bucket's region, and asks once more, there.
+        there = (operation, failure) == ("head_object", "400")
+        assert set(made.values()) == {tries + there}, operation
+        assert (error.operation, error.status, error.retryable) == (operation, status, tries > 1)
+        assert error.hint
+        assert "html" not in str(error)
+        web.answer = whole
+        assert (uploads(s3), keys(s3)) == ([], [AT, LARGE])
+
+
+def instead(reply: Reply, of: Callable[[Asked], bool], whole: Callable[[Asked], Reply], asked: Asked) -> Reply:
+    return reply if of(asked) else whole(asked)
+
+
+def test_a_server_that_stops_in_the_middle_of_a_body_is_not_waited_for(s3_endpoint: str) -> None:
+    del s3_endpoint  # its credentials
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        kept: list[socket.socket] = []
+
+        def answer() -> None:
+            for _ in range(TRIES):
+                connection, _ = server.accept()
+                connection.recv(1 << 16)
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf")
+                kept.append(connection)
+
+        thread = Thread(target=answer)
+        thread.start()
+        budget = RetryBudget(attempts=TRIES, first_wait=0.001)
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(S3IntegrationError, match="after 3 attempts") as caught:
+            S3(S3Config(endpoint_url=url, retry=budget, read_timeout=0.1)).objects.read(AT)
+        thread.join()
+    for connection in kept:
+        connection.close()
+    assert (caught.value.code, caught.value.retryable) == (NO_ANSWER, True)
 
 
 def test_a_stream_that_breaks_off_leaves_no_part_behind(s3: S3) -> None:
@@ -207,7 +278,7 @@ def test_parts_that_cannot_be_deleted_are_told_in_the_log(s3: S3, web: Web, capl
     whole = web.answer
     web.answer = lambda asked: SLOW if is_part(asked) or asked.method == "DELETE" else whole(asked)
     with pytest.raises(S3IntegrationError, match="reduce your request rate"):
-        s3.objects.upload(AT, b"x" * (2 * PART))
+        s3.objects.upload(AT, TWO)
     assert "parts of an upload are still there: s3://bucket/key" in caplog.text
 
 
@@ -230,22 +301,22 @@ def test_an_upload_that_is_over_when_its_end_is_asked_for_again_is_done(s3: S3, 
         return lost(whole(asked)) if len(ended) == 1 else gone
 
     web.answer = answer
-    stored = s3.objects.upload(AT, b"x" * (2 * PART), operation_id="export-1")
+    stored = s3.objects.upload(AT, TWO, operation_id="export-1")
     assert (len(ended), s3.objects.info(AT).etag) == (2, stored.etag)
     with pytest.raises(S3IntegrationError, match="NoSuchUpload"):
-        s3.objects.upload(AT, b"x" * (2 * PART), operation_id="export-2")
+        s3.objects.upload(AT, TWO, operation_id="export-2")
 
 
 @pytest.mark.parametrize("operation", ["copy_object", "complete_multipart_upload"])
 def test_a_200_with_an_error_in_it_is_an_error(s3: S3, web: Web, operation: str) -> None:
     s3.objects.upload(AT, b"x")
     late = Reply(b"<Error><Code>InternalError</Code><Message>Oops.</Message></Error>", 200)
-    meddle(web, lambda asked: "x-amz-copy-source" in asked.headers or is_end(asked), lambda _: late, times=TRIES - 1)
+    meddle(web, lambda asked: is_copy(asked) or is_end(asked), lambda _: late, times=TRIES - 1)
     if operation == "copy_object":
         s3.objects.copy(AT, "s3://bucket/copy")
         assert s3.objects.read("s3://bucket/copy") == b"x"
     else:
-        s3.objects.upload(AT, b"x" * (2 * PART))
+        s3.objects.upload(AT, TWO)
         assert s3.objects.info(AT).size == 2 * PART
     assert not uploads(s3)
 
@@ -260,6 +331,7 @@ def test_what_cannot_be_deleted_is_told_key_by_key_and_the_rest_is_gone(s3: S3, 
     assert ended.deleted == ("s3://bucket/f/a", "s3://bucket/f/c")
     assert ended.refused == (Refused("s3://bucket/f/b", "AccessDenied", "No."),)
     s3.folders.create("s3://bucket/f")
-    with pytest.raises(S3IntegrationError, match="s3://bucket/f/: 1 of 2 objects are not deleted") as caught:
+    with pytest.raises(S3IntegrationError) as caught:
         s3.folders.delete("s3://bucket/f/")
+    assert caught.value.message == "s3://bucket/f/: s3://bucket/f/b is not deleted: No. (AccessDenied)"
     assert caught.value.code == "AccessDenied"

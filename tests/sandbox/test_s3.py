@@ -11,11 +11,13 @@ import pytest
 from botocore.exceptions import ClientError
 from pydantic import SecretStr
 
+from cli.serve import store_environment
 from integrations.calls import RetryBudget
-from integrations.s3 import S3, S3Config, S3IntegrationError
+from integrations.s3 import S3, S3Config, S3IntegrationError, open_s3
 from sandbox.s3 import BUCKET
 from sandbox.serve import Running
 from sandbox.wire import Misbehaviour
+from settings import get_settings
 
 
 @pytest.fixture
@@ -123,6 +125,16 @@ def test_its_calls_are_seen_and_can_go_wrong(s3: Any, served: Running) -> None:
     ] * 3
 
 
+def test_the_variables_that_are_shown_lead_to_it(served: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in store_environment(served.url, served.sandbox).items():
+        monkeypatch.setenv(name, value)
+    get_settings.cache_clear()
+    s3 = open_s3()
+    s3.objects.upload(f"s3://{BUCKET}/key", b"abc")
+    assert s3.objects.read(f"s3://{BUCKET}/key") == b"abc"
+    assert [call.service for call in served.sandbox.wire.calls] == ["s3", "s3"]
+
+
 def test_without_moto_every_call_says_what_is_to_be_installed(
     s3: Any, served: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -130,3 +142,4 @@ def test_without_moto_every_call_says_what_is_to_be_installed(
     monkeypatch.setattr(type(served.sandbox.s3), "available", False)
     with pytest.raises(S3IntegrationError, match=r"pip install 'moto\[s3\]' flask flask-cors \(501 NotImplemented"):
         client_of(served.s3_base).objects.read(f"s3://{BUCKET}/key")
+    assert store_environment(served.url, served.sandbox) == {}

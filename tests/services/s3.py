@@ -35,7 +35,9 @@ def s3_endpoint(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str
 @contextmanager
 def running() -> Iterator[str]:
     """An S3 server on a free port."""
-    from moto.server import ThreadedMotoServer
+    from moto.server import MotoRequestHandler, ThreadedMotoServer
+
+    MotoRequestHandler.disable_nagle_algorithm = True  # else a body waits 40 ms for its headers to be acknowledged
 
     logging.getLogger("werkzeug").setLevel(logging.WARNING)
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
