@@ -24,7 +24,7 @@ def bucket_io_manager(_: dg.InitResourceContext) -> dg.IOManager:
     store = S3Resource(
         endpoint_url=settings.s3_endpoint_url,
         region_name=settings.s3_region,
-        aws_access_key_id=key and key.get_secret_value(),
-        aws_secret_access_key=secret and secret.get_secret_value(),
+        aws_access_key_id=key.get_secret_value() if key else None,
+        aws_secret_access_key=secret.get_secret_value() if secret else None,
     )
     return S3PickleIOManager(s3_resource=store, s3_bucket=bucket, s3_prefix=prefix.strip("/")).inner_io_manager()

@@ -435,7 +435,7 @@ def test_to_import_it_costs_no_sdk() -> None:
 
 
 def test_no_credential_reaches_a_log(s3: S3, caplog: pytest.LogCaptureFixture) -> None:
-    secrets = {"access_key_id": SecretStr("AKIAnever"), "secret_access_key": SecretStr("never_logged")}
+    secrets: dict[str, Any] = {"access_key_id": SecretStr("AKIAnever"), "secret_access_key": SecretStr("never_logged")}
     client = S3(S3Config(endpoint_url=s3.config.endpoint_url, session_token=SecretStr("token_never"), **secrets))
     with caplog.at_level(logging.DEBUG):
         client.objects.upload(AT, b"abc")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ AT = "s3://bucket/report.csv"
 
 
 @pytest.fixture
-def events_url(s3_endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def events_url(s3_endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """The event log, and a store with one bucket."""
     url = f"sqlite:///{tmp_path / 'events.db'}"
     monkeypatch.setenv("PIVOTAL_EVENTS_URL", url)

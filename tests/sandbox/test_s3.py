@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
@@ -21,7 +20,7 @@ from settings import get_settings
 
 
 @pytest.fixture
-def s3(served: Running) -> Iterator[Any]:
+def s3(served: Running) -> Any:
     """boto3's own client."""
     client = sdk(served.s3_base)
     client.put_object(Bucket=BUCKET, Key="key", Body=b"abc")
