@@ -335,3 +335,34 @@ def test_what_cannot_be_deleted_is_told_key_by_key_and_the_rest_is_gone(s3: S3, 
         s3.folders.delete("s3://bucket/f/")
     assert caught.value.message == "s3://bucket/f/: s3://bucket/f/b is not deleted: No. (AccessDenied)"
     assert caught.value.code == "AccessDenied"
+
+
+def test_of_a_stream_no_more_parts_are_read_than_are_on_their_way(s3: S3, web: Web) -> None:
+    class Counted:
+        read_so_far = 0
+
+        def read(self, size: int, /) -> bytes:
+            size = min(size, 20 * PART - self.read_so_far)
+            self.read_so_far += size
+            return b"x" * size
+
+    stream, whole, ahead = Counted(), web.answer, list[int]()
+
+    def answer(asked: Asked) -> Reply:
+        if is_part(asked):
+            ahead.append(stream.read_so_far // PART - len(ahead))
+        return whole(asked)
+
+    web.answer = answer
+    assert s3.objects.upload(AT, stream).size == 20 * PART
+    assert len(ahead) == 20
+    assert max(ahead) <= s3.config.at_once + 1
+
+
+def test_a_stream_that_is_left_asks_for_no_more(s3: S3, web: Web) -> None:
+    s3.objects.upload(AT, b"x" * (20 * PART))
+    stream = s3.objects.stream(AT)
+    next(stream)
+    stream.close()
+    asked = len([asked for asked in web.asked if is_get(asked)])
+    assert asked <= s3.config.at_once + 1
