@@ -14,9 +14,12 @@ from typing import Any
 
 import httpx
 import pytest
+from pydantic import SecretStr
 
 from integrations.calls import NO_ANSWER, RetryBudget
 from integrations.s3 import S3, Refused, S3Config, S3IntegrationError, copying
+from sandbox.s3 import BUCKET
+from sandbox.serve import Running
 from tests.integrations.web import Asked, Reply, Web
 
 PART = 64 << 10
@@ -280,6 +283,30 @@ def test_parts_that_cannot_be_deleted_are_told_in_the_log(s3: S3, web: Web, capl
     with pytest.raises(S3IntegrationError, match="reduce your request rate"):
         s3.objects.upload(AT, TWO)
     assert "parts of an upload are still there: s3://bucket/key" in caplog.text
+
+
+@pytest.mark.parametrize("content", [b"abc", TWO])
+def test_bytes_that_are_damaged_on_the_way_are_refused_by_the_store_and_sent_again(
+    served: Running, web: Web, monkeypatch: pytest.MonkeyPatch, content: bytes
+) -> None:
+    monkeypatch.setattr("moto.s3.models.S3_UPLOAD_PART_MIN_SIZE", PART)
+    monkeypatch.setenv("AWS_REQUEST_CHECKSUM_CALCULATION", "when_required")
+    key, budget, faults = SecretStr("sandbox"), RetryBudget(attempts=TRIES, first_wait=0.001), iter(range(TRIES - 1))
+    with httpx.Client(base_url=served.s3_base) as server:
+
+        def answer(asked: Asked) -> Reply:
+            fault = asked.method == "PUT" and next(faults, None) is not None
+            return passed_on(server, replace(asked, body=b"?" + asked.body[1:]) if fault else asked)
+
+        web.answer = answer
+        config = S3Config(
+            endpoint_url=web.url, access_key_id=key, secret_access_key=key, retry=budget, part_size=PART, at_once=1
+        )
+        url = f"s3://{BUCKET}/key"
+        S3(config).objects.upload(url, content)
+        assert S3(config).objects.read(url) == content
+    assert next(faults, None) is None
+    assert "aws-chunked" not in {asked.headers.get("content-encoding") for asked in web.asked}
 
 
 @pytest.mark.parametrize("size", [9, 2 * PART])
