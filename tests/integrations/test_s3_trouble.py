@@ -388,7 +388,7 @@ def test_of_a_stream_no_more_parts_are_read_than_are_on_their_way(s3: S3, web: W
 
 def test_a_stream_that_is_left_asks_for_no_more(s3: S3, web: Web) -> None:
     s3.objects.upload(AT, b"x" * (20 * PART))
-    stream = s3.objects.stream(AT)
+    stream: Any = s3.objects.stream(AT)
     next(stream)
     stream.close()
     asked = len([asked for asked in web.asked if is_get(asked)])
