@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from etl.loader import check
+from integrations.s3 import open_s3
 from sandbox.app import Sandbox
 from sandbox.serve import running
 from settings import get_settings
@@ -76,9 +77,77 @@ def test_what_the_page_on_sendgrid_shows_runs(
         monkeypatch.setenv("PIVOTAL_EVENTS_URL", f"sqlite:///{project / 'events.db'}")
         get_settings.cache_clear()
         shown = run("docs/integrations/sendgrid.md", {})
-        assert shown["log"].counts()["pivotal.sendgrid.email.sent"] == 4
+        assert shown["log"].counts()["pivotal.sendgrid.email.sent"] == 5
         shown["log"].close()
     assert "3 2 1\n" in capsys.readouterr().out
+
+
+def test_what_the_page_on_s3_shows_runs(
+    s3_endpoint: str, project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PIVOTAL_S3_ENDPOINT_URL", s3_endpoint)
+    monkeypatch.setenv("PIVOTAL_EVENTS_URL", f"sqlite:///{project / 'events.db'}")
+    monkeypatch.chdir(project)
+    get_settings.cache_clear()
+    open_s3().sdk.create_bucket(Bucket="acme-inbox")
+    shown = run("docs/integrations/s3.md", {})
+    assert (project / "copy.csv").read_bytes() == shown["content"] == b"id,amount\n1,9.90\n"
+    assert shown["header"] == b"id,amount"
+    assert (len(shown["ended"].deleted), shown["ended"].refused) == (20, ())
+    assert shown["log"].counts()["pivotal.s3.file.uploaded"] == 1 + 1 + 20 + 1
+    shown["log"].close()
+    assert "404 NoSuchKey False s3://acme-inbox/nothing-here.csv: " in capsys.readouterr().out
+
+
+def test_what_the_pages_on_calendars_show_runs(web: Web, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def answer(asked: Asked) -> Reply:
+        token = asked.params.get("validationToken", "")
+        return Reply(token.encode(), headers={"Content-Type": "text/plain"})
+
+    web.answer = answer
+    with running(Sandbox()) as served:
+        login = served.sandbox.microsoft_login
+        for name, value in {
+            "GOOGLE_CREDENTIALS": served.google_credentials,
+            "GOOGLE_API_BASE": served.google_base,
+            "GOOGLE_WATCH_SECRET": "s3cret",
+            "OUTLOOK_TENANT_ID": login.tenant_id,
+            "OUTLOOK_CLIENT_ID": login.client_id,
+            "OUTLOOK_CLIENT_SECRET": login.client_secret,
+            "OUTLOOK_USER": "sandbox@example.com",
+            "OUTLOOK_WATCH_SECRET": "s3cret",
+            "OUTLOOK_API_BASE": served.graph_base,
+            "OUTLOOK_LOGIN_BASE": served.microsoft_base,
+            "EVENTS_URL": f"sqlite:///{project / 'events.db'}",
+        }.items():
+            monkeypatch.setenv(f"PIVOTAL_{name}", value)
+        get_settings.cache_clear()
+        for service in ("google_calendar", "outlook"):
+            shown = run(f"docs/integrations/{service}.md", {"https://example.com": web.url})
+            assert shown["log"].counts()[f"pivotal.{service}.event.created"] >= 2
+            shown["calendar"].close()
+            shown["log"].close()
+    assert {asked.path for asked in web.asked} == {"/webhooks/google-calendar", "/webhooks/outlook"}
+
+
+def test_what_the_page_on_twilio_shows_runs(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with running(Sandbox()) as served:
+        monkeypatch.setenv("PIVOTAL_TWILIO_API_BASE", served.twilio_base)
+        monkeypatch.setenv("PIVOTAL_TWILIO_ACCOUNT_SID", "AC" + "0" * 32)
+        monkeypatch.setenv("PIVOTAL_TWILIO_SECRET", "of the tests")
+        monkeypatch.setenv("PIVOTAL_EVENTS_URL", f"sqlite:///{project / 'events.db'}")
+        get_settings.cache_clear()
+        shown = run("docs/integrations/twilio.md", {})
+        assert shown["log"].counts() == {
+            "pivotal.twilio.sms.begun": 7,
+            "pivotal.twilio.sms.canceled": 1,
+            "pivotal.twilio.sms.sent": 5,
+        }
+        shown["log"].close()
+    assert "3 2 1\n" in (out := capsys.readouterr().out)
+    assert "400 21610 False" in out
 
 
 def run(page: str, replaced: dict[str, str]) -> dict[str, Any]:
