@@ -96,17 +96,19 @@ class Bench:
         return Row(job, min(floors, key=lambda run: run.seconds), best, max(run.peak for run in engines), peers)
 
     def _peer(self, job: Job, peer: str) -> Measured:
+        if before := job.before.get(peer):
+            self._fresh(job)
+            measure(self._command(job, peer, before), self._environment(before))
+        return self._measured(job, *self._command(job, peer, job.csv), fresh=not before)
+
+    def _command(self, job: Job, peer: str, csv: str) -> list[str | Path]:
         assert self._peers
         if peer != "sling":
-            script: list[str | Path] = [self._peers, HERE / "peers.py", peer, job.pipeline]
-            if peer in job.before:
-                self._fresh(job)
-                measure(script, self._environment(job.before[peer]))
-            return self._measured(job, *script, fresh=peer not in job.before)
+            return [self._peers, HERE / "peers.py", peer, job.pipeline]
         [binary] = self._peers.parent.parent.glob("lib/python*/site-packages/sling_linux_amd64/bin/sling-linux-amd64")
         binary.chmod(0o755)
-        places = {"csv": self._csv(job.csv), "out": self._folder / "out"}
-        return self._measured(job, binary, "run", *(argument.format(**places) for argument in job.sling))
+        places = {"csv": self._csv(csv), "out": self._folder / "out"}
+        return [binary, "run", *(argument.format(**places) for argument in job.sling)]
 
     def _measured(self, job: Job, *command: str | Path, fresh: bool = True) -> Measured:
         if fresh:

@@ -47,8 +47,8 @@ def _merge(what: str, ratio: float, csv: str) -> Job:
         ratio,
         csv=csv,
         target="loaded",
-        before={"dlt": "orders"},
-        sling=(*_LOAD, "public.orders", "--mode", "incremental", "--primary-key", "OrderID"),
+        before={"dlt": "orders", "sling": "orders"},
+        sling=(*_LOAD, "public.orders", "--mode", "incremental", "--primary-key", "orderid"),
     )
 
 
