@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from etl.stream import BadRow, Batch, Broken, Origin
 
-BATCH_BYTES = 8 << 20
+BATCH_BYTES = 4 << 20
 """What a batch has at least, unless the source ends before: large enough for the engine, small enough for memory."""
 
 
