@@ -11,14 +11,13 @@ at-least-once deliveries would need every event's id beside the row.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Annotated
 
 from pydantic import AfterValidator, AliasChoices, AliasPath, Field
 
 from events.envelope import Event
-from integrations.pseudonyms import recipient_of
+from integrations.mail_names import recipient_of, sent_id
 from projections.tables import Id, ProjectionError, Row, Text, rank
 
 SENT = "pivotal.sendgrid.email.sent"
@@ -78,11 +77,6 @@ def _group(event: Event) -> str:
     return f"group:{number}"
 
 
-def _sent_id(full: str) -> str:
-    """The id that sending returned (X-Message-Id): the part before the machine that filtered or received it."""
-    return re.split(r"\.(?:filter|recv)", full, maxsplit=1)[0]
-
-
 Address = Annotated[Id, AfterValidator(str.lower)]
 
 
@@ -93,7 +87,7 @@ class EmailMessage(Row):
     key = ("message_id", "recipient")
     source = "sendgrid"
 
-    message_id: Annotated[Id, AfterValidator(_sent_id)] = Field(
+    message_id: Annotated[Id, AfterValidator(sent_id)] = Field(
         validation_alias=AliasChoices(AliasPath("data", "sg_message_id"), AliasPath("data", "message_id")),
         description="X-Message-Id, as sending returned it.",
     )

@@ -27,7 +27,8 @@ from sandbox import google, graph, s3, sendgrid, stripe, tokens, twilio
 from sandbox.google import GoogleService
 from sandbox.graph import GraphService
 from sandbox.s3 import S3Service
-from sandbox.seed import seed_stripe
+from sandbox.seed import seed_sendgrid, seed_stripe
+from sandbox.seed_calendars import seed_calendars
 from sandbox.sendgrid import SendGridService
 from sandbox.stripe import StripeService
 from sandbox.twilio import Inbound, TwilioService
@@ -114,6 +115,7 @@ class Sandbox:
     def advance(self, moved: Moved) -> None:
         """Moves the clock; what is due by then happens."""
         self.clock.ahead += moved.seconds
+        self.sendgrid.tick()
         self.twilio.tick()
 
     def forget(self, forgotten: Forgotten) -> None:
@@ -122,8 +124,11 @@ class Sandbox:
         services[forgotten.service].expire()
 
     def seed(self, customers: int = 230) -> None:
-        """Gives Stripe a history: the same one every time, but for ids, which follow `id_seed`."""
+        """Gives the services a history: the same one every time, but for ids, which follow `id_seed`."""
         seed_stripe(self.stripe.account, self.clock, customers)
+        seed_sendgrid(self.sendgrid, self.clock, customers)
+        self.twilio.seed(customers)
+        seed_calendars(self.google, self.graph, customers)
 
 
 def create_app(sandbox: Sandbox) -> Starlette:

@@ -1,4 +1,4 @@
-"""Data to try things on, the same every time: Stripe's history; a shop's database and payment file, with dirt in them.
+"""Data to try things on, the same every time: Stripe's and SendGrid's; a shop's database and payment file, with dirt.
 
 The dirt is counted: `write_shop` and `write_payments` say how many rows of which kind they wrote.
 """
@@ -20,6 +20,7 @@ from pathlib import Path
 
 from sandbox.billing import Account
 from sandbox.objects import Record
+from sandbox.sendgrid import SendGridService
 from sandbox.world import Clock
 
 HISTORY = (datetime(2025, 11, 1, tzinfo=UTC), datetime(2026, 11, 1, tzinfo=UTC))
@@ -57,6 +58,11 @@ CREATE TABLE orders (
 );
 CREATE INDEX orders_updated_at ON orders (updated_at);
 """
+_UNMAILED: Mapping[str, Mapping[str, str]] = {
+    "bounces": {"reason": "550 5.1.1 The email account that you tried to reach does not exist", "status": "5.1.1"},
+    "unsubscribes": {},
+    "spam_reports": {"ip": "198.51.100.7"},
+}
 
 Order = dict[str, object]
 
@@ -82,6 +88,29 @@ def seed_stripe(account: Account, clock: Clock, customers: int) -> None:
                     subscription = account.create_subscription(_wish(dice, customer, prices))
             if subscribed:
                 _live(account, clock, subscription["id"], dice)
+
+
+def seed_sendgrid(service: SendGridService, clock: Clock, contacts: int) -> None:
+    """Gives an account two templates, contacts, and some among them who bounced, unsubscribed or complained.
+
+    Args:
+        service: SendGrid, with an empty account.
+        clock: Its clock.
+        contacts: How many.
+    """
+    dice = random.Random("sendgrid")  # noqa: S311
+    start, end = (int(each.timestamp()) for each in HISTORY)
+    with clock.at(start):
+        for name in ("Welcome", "Invoice"):
+            version = {"name": "first", "subject": f"{name}, {{{{name}}}}", "html_content": "<p>Hello {{name}}</p>"}
+            service.templates.add_version(service.templates.add(name, "dynamic"), version)
+    for number in range(contacts):
+        with clock.at(start + (end - start) * number // contacts):
+            first, last = dice.choice(_FIRST), dice.choice(_LAST)
+            email = _email(first, number)
+            service.contacts.put({"email": email, "first_name": first, "last_name": last, "list_ids": []})
+            if (why := dice.choices(("mailed", *_UNMAILED), (90, 5, 4, 1))[0]) != "mailed":
+                service.suppressions.put(why, email, **_UNMAILED[why])
 
 
 def write_shop(path: Path) -> Mapping[str, int]:

@@ -16,10 +16,12 @@ from integrations.sendgrid.contacts import JOB_FAILED, JOB_PENDING, Contact, Con
 from integrations.sendgrid.errors import Mistake, SendGridIntegrationError
 from integrations.sendgrid.mail import Mail, Sent, SentMany
 from integrations.sendgrid.message import RECIPIENTS, Attachment, Message
+from integrations.sendgrid.past import DOUBTFUL
 from integrations.sendgrid.suppressions import Suppression, Suppressions
 from integrations.sendgrid.templates import Template, Templates, Version, VersionParams
 
 __all__ = [
+    "DOUBTFUL",
     "JOB_FAILED",
     "JOB_PENDING",
     "RECIPIENTS",

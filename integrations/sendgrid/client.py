@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,7 +11,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
 
 from integrations.breaker import USUAL_BREAKER, BreakerPolicy
-from integrations.calls import USUAL_BUDGET, Calls, Change, Operation, RetryBudget, silence
+from integrations.calls import NOT_SENT, USUAL_BUDGET, Calls, Change, Operation, RetryBudget, silence
 from integrations.metrics import State
 from integrations.sendgrid.errors import SendGridIntegrationError, garbled, refused, unreached
 
@@ -35,6 +36,9 @@ class SendGridConfig:
         breaker: When SendGrid is left alone.
         job_timeout: Seconds that a job of SendGrid's (adding contacts, removing them) is followed.
         job_wait: Seconds between the first two looks at a job; they become longer, up to 30.
+
+    Raises:
+        ValueError: `api_base` is not an HTTP address.
     """
 
     api_key: SecretStr
@@ -44,6 +48,10 @@ class SendGridConfig:
     breaker: BreakerPolicy | None = USUAL_BREAKER
     job_timeout: float = 900.0
     job_wait: float = 2.0
+
+    def __post_init__(self) -> None:
+        if not self.api_base.startswith(("https://", "http://")):
+            raise ValueError(f"api_base: {self.api_base!r} does not begin with https://")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +107,7 @@ class Client:
         body: Mapping[str, Any] | None = None,
         query: Mapping[str, Any] | None = None,
         unsure: str | None = None,
+        holds: str | None = None,
     ) -> Answer:
         """Makes a call within the retry budget.
 
@@ -110,19 +119,21 @@ class Client:
             query: Parameters in the URL.
             unsure: For a call that must not be done twice: what to do if it is not certain whether it was done. It is
                 repeated only if it certainly was not. None: it is safe to repeat.
+            holds: What SendGrid's answer has in it.
 
         Raises:
             SendGridIntegrationError: SendGrid refused it, or could not be reached within the budget.
         """
         from python_http_client.exceptions import HTTPError
 
+        _check(operation, body)
         lost = False
 
         def once() -> Answer:
             nonlocal lost
             try:
                 answer = getattr(self.sdk.client._(path), method)(request_body=body, query_params=query)
-                return Answer(answer.to_dict, answer.headers)
+                return Answer(_read(answer.body, holds), answer.headers)
             except HTTPError as error:
                 if lost and method == "delete" and error.status_code == 404:
                     return Answer(None, error.headers)  # a try whose answer got lost has done it
@@ -143,6 +154,26 @@ class Client:
     def tell_each(self, what: str, changes: Sequence[Change]) -> None:
         """Tells of several; see `Calls.announce_each`."""
         self._calls.announce_each(what, changes)
+
+
+def _read(body: bytes, holds: str | None) -> Any:  # noqa: ANN401  (it is JSON)
+    data = json.loads(body) if body else None
+    if holds is not None and not (isinstance(data, dict) and holds in data):
+        raise ValueError(f"an answer without {holds}")
+    return data
+
+
+def _check(operation: str, body: Mapping[str, Any] | None) -> None:
+    """Here, where it is certain that nothing was sent: the SDK would find out in mid-call."""
+    try:
+        json.dumps(body)
+    except (TypeError, ValueError) as error:
+        raise SendGridIntegrationError(
+            f"SendGrid {operation}: {error}",
+            operation=operation,
+            code=NOT_SENT,
+            hint="give what JSON knows: texts, numbers, booleans, lists and objects",
+        ) from error
 
 
 def batched(values: Iterable[str], size: int) -> Iterator[list[str]]:

@@ -133,7 +133,9 @@ class Contacts:
         Args:
             query: In SendGrid's query language: `city LIKE 'Ber%' AND CONTAINS(list_ids, '...')`.
         """
-        told = self._client.ask("contacts.search", "post", "marketing/contacts/search", body={"query": query}).data
+        told = self._client.ask(
+            "contacts.search", "post", "marketing/contacts/search", body={"query": query}, holds="result"
+        ).data
         return cast(list[Contact], told["result"])
 
     def follow(self, job_id: str) -> Job:
@@ -157,16 +159,22 @@ class Contacts:
         return job
 
     def _put(self, body: Mapping[str, Any]) -> str:
-        return str(self._client.ask("contacts.upsert", "put", "marketing/contacts", body=body).data["job_id"])
+        return str(
+            self._client.ask("contacts.upsert", "put", "marketing/contacts", body=body, holds="job_id").data["job_id"]
+        )
 
     def _delete(self, ids: Sequence[str]) -> str:
         asked = {"ids": ",".join(ids)}
-        return str(self._client.ask("contacts.remove", "delete", "marketing/contacts", query=asked).data["job_id"])
+        return str(
+            self._client.ask("contacts.remove", "delete", "marketing/contacts", query=asked, holds="job_id").data[
+                "job_id"
+            ]
+        )
 
     def _find(self, emails: Sequence[str]) -> Mapping[str, Any]:
         path = "marketing/contacts/search/emails"
         try:
-            told = self._client.ask("contacts.find", "post", path, body={"emails": [*emails]}).data
+            told = self._client.ask("contacts.find", "post", path, body={"emails": [*emails]}, holds="result").data
         except SendGridIntegrationError as error:
             if error.status != 404:  # it is how SendGrid says that it knows none of them
                 raise
@@ -175,7 +183,7 @@ class Contacts:
 
     def _job(self, id_: str) -> Job:
         path = f"marketing/contacts/imports/{quote(id_, safe='')}"
-        told = self._client.ask("contacts.follow", "get", path).data
+        told = self._client.ask("contacts.follow", "get", path, holds="status").data
         results = told.get("results") or {}
         counts = {name: int(results.get(f"{name}_count") or 0) for name in _COUNTS}
         return Job(id_, told["status"], **counts, errors_url=results.get("errors_url") or None)
@@ -193,7 +201,7 @@ def _portions(contacts: Iterable[Contact]) -> Iterator[list[Contact]]:
     portion: list[Contact] = []
     size = 0
     for contact in contacts:
-        its = len(json.dumps(contact)) + 2
+        its = len(json.dumps(contact, default=str)) + 2
         if portion and (len(portion) == _MOST or size + its > _MOST_BYTES):
             yield portion
             portion, size = [], 0

@@ -37,11 +37,19 @@ class SendGridIntegrationError(IntegrationError):
     Args:
         message: As in `IntegrationError`; so is `about`.
         mistakes: What SendGrid says is wrong with the request.
+        doubtful: Whether what must not be done twice may have been done.
     """
 
-    def __init__(self, message: str, *, mistakes: tuple[Mistake, ...] = (), **about: Any) -> None:  # noqa: ANN401
+    def __init__(
+        self,
+        message: str,
+        *,
+        mistakes: tuple[Mistake, ...] = (),
+        doubtful: bool = False,
+        **about: Any,  # noqa: ANN401  (what `IntegrationError` takes)
+    ) -> None:
         super().__init__(message, **{"service": "sendgrid", **about})
-        self.mistakes = mistakes
+        self.mistakes, self.doubtful = mistakes, doubtful
 
 
 def refused(error: HTTPError, operation: str, unsure: str | None) -> SendGridIntegrationError:
@@ -60,6 +68,7 @@ def refused(error: HTTPError, operation: str, unsure: str | None) -> SendGridInt
         f"SendGrid {operation}: {status} {says}",
         operation=operation,
         mistakes=mistakes,
+        doubtful=doubtful,
         status=status,
         request_id=told.get("id"),
         retry_after=retry_wait(headers) if status == 429 else retry_after(headers.get("Retry-After")),
@@ -80,14 +89,16 @@ def unreached(
     """
     # urllib wraps what goes wrong before the request is out, and nothing after.
     unsent = isinstance(error, urllib.error.URLError)
+    doubtful = not unsent and unsure is not None
     reason = error.reason if isinstance(error, urllib.error.URLError) else error
     again = "check the network and PIVOTAL_SENDGRID_API_BASE"
     return SendGridIntegrationError(
         f"SendGrid {operation}: no answer ({type(reason).__name__})",
         operation=operation,
+        doubtful=doubtful,
         code=UNREACHABLE if unsent else NO_ANSWER,
         hint=again if unsent else unsure or f"{again}; SendGrid may be down",
-        retryable=(unsent or unsure is None) and not isinstance(reason, ssl.SSLCertVerificationError),
+        retryable=not doubtful and not isinstance(reason, ssl.SSLCertVerificationError),
     )
 
 
@@ -96,6 +107,7 @@ def garbled(operation: str, unsure: str | None) -> SendGridIntegrationError:
     return SendGridIntegrationError(
         f"SendGrid {operation}: answered with something that is not SendGrid's",
         operation=operation,
+        doubtful=unsure is not None,
         code=NO_ANSWER,
         hint=unsure or "check PIVOTAL_SENDGRID_API_BASE, and the proxies on the way",
         retryable=unsure is None,

@@ -2,7 +2,7 @@
 
 SendGrid knows no idempotency keys. So a mail is sent again only if it is certain that SendGrid did not take it: it was
 not reached, or said 429 or 503. Whatever else goes wrong, the mail may be on its way, and the error says so. What was
-sent is on the event log, by its operation's key: a rerun finds it there and does not send it again.
+sent is on the event log, by its operation's key: a rerun finds it there and does not send it again (`past`).
 """
 
 from __future__ import annotations
@@ -15,13 +15,12 @@ from contextvars import copy_context
 from dataclasses import dataclass
 from itertools import chain
 
-from integrations.calls import NOT_SENT, Change, idempotency_key
-from integrations.pseudonyms import recipient_of
+from integrations.calls import NOT_SENT, idempotency_key
 from integrations.sendgrid.client import Client
-from integrations.sendgrid.errors import Mistake, SendGridIntegrationError
-from integrations.sendgrid.message import RECIPIENTS, Message, body, parts
+from integrations.sendgrid.errors import Mistake, SendGridIntegrationError, garbled
+from integrations.sendgrid.message import RECIPIENTS, Message, body, split
+from integrations.sendgrid.past import Part, Past
 
-EMAIL_SENT = "email.sent"
 _SEND = "mail.send"
 _PLACE = re.compile(r"personalizations\.(\d+)(?:\.(.+))?")
 
@@ -71,7 +70,7 @@ class Mail:
     """Sending mail."""
 
     def __init__(self, client: Client) -> None:
-        self._client = client
+        self._client, self._past = client, Past(client)
 
     def send(self, message: Message, *, operation_id: str) -> str:
         """Sends one mail; with an event log, once for one operation id.
@@ -90,12 +89,12 @@ class Mail:
             EventLogError: Whether it was sent before cannot be looked up.
         """
         if len(message.recipients) > RECIPIENTS:
-            raise _unsendable(
-                f"{len(message.recipients)} addresses; one mail has at most {RECIPIENTS:,}",
-                "send_many splits it, or sends one to each",
-            )
-        part = _Part(0, _key(operation_id), message)
-        return self._sent_before(part) or self._send([part])
+            raise _too_many(len(message.recipients))
+        part = Part(0, _key(operation_id), message)
+        known = self._past.of([part]).get(part.key)
+        if isinstance(known, SendGridIntegrationError):
+            raise known
+        return known or self._send([part])
 
     def send_many(self, messages: Sequence[Message], *, operation_id: str, at_once: int = 8) -> SentMany:
         """Sends many mails; that one is refused does not keep the others.
@@ -114,14 +113,15 @@ class Mail:
         Raises:
             EventLogError: Whether they were sent before cannot be looked up.
         """
-        planned = [(part, self._known(part)) for part in _parts(messages, operation_id)]
-        requests = _packed(part for part, known in planned if known is None)
+        parts = [*_parts(messages, operation_id)]
+        known = self._past.of(parts)
+        requests = _packed(part for part in parts if part.key not in known)
         with ThreadPoolExecutor(at_once, thread_name_prefix="sendgrid") as pool:
             waiting = [pool.submit(copy_context().run, self._deliver, request) for request in requests]
-        before = [known for _, known in planned if known is not None]
+        before = [_before(part.index, known[part.key]) for part in parts if part.key in known]
         return SentMany(_results(len(messages), chain(before, *(done.result() for done in waiting))))
 
-    def _deliver(self, request: list[_Part]) -> list[Sent]:
+    def _deliver(self, request: list[Part]) -> list[Sent]:
         """One request's mails; without those that SendGrid says are wrong, if the others are right."""
         results: list[Sent] = []
         while request:
@@ -135,56 +135,28 @@ class Mail:
                 return [*results, *(Sent(part.index, (message_id,)) for part in request)]
         return results
 
-    def _send(self, request: list[_Part]) -> str:
+    def _send(self, request: list[Part]) -> str:
         key = request[0].key
         unsure = f"the mail may be on its way: look for events with operation_key {key} before it is sent again"
         messages = {part.key: part.message for part in request}
-        answer = self._client.ask(_SEND, "post", "mail/send", body=body(messages), unsure=unsure)
-        message_id = answer.headers["X-Message-Id"]
-        if message_id is None:
-            raise SendGridIntegrationError("SendGrid mail.send: no message id", operation=_SEND, hint=unsure)
-        self._client.tell_each(EMAIL_SENT, [_told(message_id, part) for part in request])
+        with self._past.noting_doubts(request):
+            answer = self._client.ask(_SEND, "post", "mail/send", body=body(messages), unsure=unsure)
+            message_id = answer.headers["X-Message-Id"]
+            if message_id is None:
+                raise garbled(_SEND, unsure)
+        self._past.tell(message_id, request)
         return message_id
 
-    def _known(self, part: _Part) -> Sent | None:
-        """What is known of a mail before it is sent, if it is not to be sent."""
-        try:
-            before = self._sent_before(part)
-        except SendGridIntegrationError as error:
-            return Sent(part.index, error=error)
-        return None if before is None else Sent(part.index, (before,))
 
-    def _sent_before(self, part: _Part) -> str | None:
-        found = [] if self._client.events is None else self._client.events.find(part.key)
-        for event in (recorded.event for recorded in found):
-            if event.type == f"pivotal.sendgrid.{EMAIL_SENT}":
-                if set(event.data["recipients"]) != {*_pseudonyms(event.aggregate_id, part.message)}:
-                    raise _unsendable(
-                        f"this operation id was used before, for {event.aggregate_id} to other addresses",
-                        "give every doing an operation id of its own",
-                    )
-                return event.aggregate_id
-        return None
-
-
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """A message, or the part of one that fits into a request."""
-
-    index: int
-    key: str
-    message: Message
-
-
-def _parts(messages: Iterable[Message], operation_id: str) -> Iterator[_Part]:
+def _parts(messages: Iterable[Message], operation_id: str) -> Iterator[Part]:
     for index, message in enumerate(messages):
-        for number, part in enumerate(parts(message)):
+        for number, part in enumerate(split(message)):
             name = f"{operation_id}/{index}"
-            yield _Part(index, _key(f"{name}/{number}" if number else name), part)
+            yield Part(index, _key(f"{name}/{number}" if number else name), part)
 
 
-def _packed(parts: Iterable[_Part]) -> Iterator[list[_Part]]:
-    request: list[_Part] = []
+def _packed(parts: Iterable[Part]) -> Iterator[list[Part]]:
+    request: list[Part] = []
     addresses: set[str] = set()
     for part in parts:
         its = part.message.recipients
@@ -200,20 +172,8 @@ def _packed(parts: Iterable[_Part]) -> Iterator[list[_Part]]:
         yield request
 
 
-def _told(message_id: str, part: _Part) -> Change:
-    """The event that `email_messages` has a mail's first row from, without addresses."""
-    facts = {
-        "message_id": message_id,
-        "operation_key": part.key,
-        "template_id": part.message.template_id,
-        "categories": [*part.message.categories],
-        "recipients": _pseudonyms(message_id, part.message),
-    }
-    return ("message", message_id), facts, part.key
-
-
-def _pseudonyms(message_id: str, message: Message) -> list[str]:
-    return [recipient_of(message_id, address) for address in message.recipients]
+def _before(index: int, known: str | SendGridIntegrationError) -> Sent:
+    return Sent(index, error=known) if isinstance(known, SendGridIntegrationError) else Sent(index, (known,))
 
 
 def _blamed(error: SendGridIntegrationError, count: int) -> dict[int, SendGridIntegrationError]:
@@ -251,5 +211,10 @@ def _key(operation_id: str) -> str:
     return idempotency_key("sendgrid.mail.send", operation_id)
 
 
-def _unsendable(why: str, hint: str) -> SendGridIntegrationError:
-    return SendGridIntegrationError(f"SendGrid {_SEND}: {why}", operation=_SEND, code=NOT_SENT, hint=hint)
+def _too_many(addresses: int) -> SendGridIntegrationError:
+    return SendGridIntegrationError(
+        f"SendGrid {_SEND}: {addresses} addresses; one mail has at most {RECIPIENTS:,}",
+        operation=_SEND,
+        code=NOT_SENT,
+        hint="send_many splits it, or sends one to each",
+    )

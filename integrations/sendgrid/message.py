@@ -91,7 +91,7 @@ class Message:
         return *shown, self.categories, self.track_opens, self.track_clicks, self.unsubscribe_group
 
 
-def parts(message: Message) -> Iterator[Message]:
+def split(message: Message) -> Iterator[Message]:
     """The message; if it has more addresses than a request may have, as several, each address in one of them.
 
     Those in cc and bcc go with the first part; if they alone are too many, SendGrid is to say so.

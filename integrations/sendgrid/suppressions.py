@@ -69,11 +69,13 @@ class Suppressions:
             suppression: `unsubscribes`, or a group's; the others are SendGrid's own.
             emails: The addresses.
         """
-        path = _group(suppression) or ("asm/suppressions/global" if suppression == _GLOBAL else None)
+        path = _ours(suppression)
         if path is None:
             raise _wrong("suppressions.add", suppression, f"addresses can be added to {_GLOBAL} and to groups only")
         for some in batched(emails, _ADDRESSES):
-            self._client.ask("suppressions.add", "post", path, body={"recipient_emails": some})
+            self._client.ask(
+                "suppressions.add", "post", path, body={"recipient_emails": some}, holds="recipient_emails"
+            )
             self._tell("suppression.added", suppression, len(some))
 
     def remove(self, suppression: str, emails: Iterable[str]) -> None:
@@ -83,7 +85,7 @@ class Suppressions:
             suppression: The list.
             emails: The addresses.
         """
-        one_by_one = _group(suppression) or ("asm/suppressions/global" if suppression == _GLOBAL else None)
+        one_by_one = _ours(suppression)
         for some in batched(emails, _ADDRESSES):
             if one_by_one is None:
                 path = _path(suppression, "suppressions.remove")
@@ -103,6 +105,11 @@ def _path(suppression: str, operation: str = "suppressions.list") -> str:
     return f"suppression/{suppression}"
 
 
+def _ours(suppression: str) -> str | None:
+    """The path of a list that not SendGrid alone puts addresses on."""
+    return "asm/suppressions/global" if suppression == _GLOBAL else _group(suppression)
+
+
 def _group(suppression: str) -> str | None:
     kind, _, number = suppression.partition(":")
     return f"asm/groups/{number}/suppressions" if kind == "group" and number.isdecimal() else None
@@ -110,5 +117,5 @@ def _group(suppression: str) -> str | None:
 
 def _wrong(operation: str, suppression: str, hint: str) -> SendGridIntegrationError:
     return SendGridIntegrationError(
-        f"SendGrid {operation}: not with the list {suppression!r}", operation=operation, code=NOT_SENT, hint=hint
+        f"SendGrid {operation}: no list for this: {suppression!r}", operation=operation, code=NOT_SENT, hint=hint
     )

@@ -76,7 +76,7 @@ class Templates:
             name: At most 100 characters.
         """
         asked = {"name": name, "generation": "dynamic"}
-        made = self._client.ask("templates.create", "post", "templates", body=asked, unsure=_LOOK).data
+        made = self._client.ask("templates.create", "post", "templates", body=asked, unsure=_LOOK, holds="id").data
         self._client.tell("template.created", ("template", made["id"]), {}, key=f"template.created/{made['id']}")
         return cast(Template, made)
 
@@ -87,7 +87,7 @@ class Templates:
             id_: The template's id (`d-...`).
             name: At most 100 characters.
         """
-        changed = self._client.ask("templates.update", "patch", _path(id_), body={"name": name}).data
+        changed = self._client.ask("templates.update", "patch", _path(id_), body={"name": name}, holds="id").data
         self._client.tell("template.updated", ("template", id_), {})
         return cast(Template, changed)
 
@@ -106,13 +106,13 @@ class Templates:
         Args:
             id_: The template's id (`d-...`).
         """
-        return cast(Template, self._client.ask("templates.get", "get", _path(id_)).data)
+        return cast(Template, self._client.ask("templates.get", "get", _path(id_), holds="id").data)
 
     def list(self) -> Iterator[Template]:
         """Every dynamic template; read page by page."""
         asked: dict[str, Any] = {"generations": "dynamic", "page_size": _PAGE}
         while True:
-            page = self._client.ask("templates.list", "get", "templates", query=asked).data
+            page = self._client.ask("templates.list", "get", "templates", query=asked, holds="result").data
             yield from page["result"]
             following = parse_qs(urlsplit(page.get("_metadata", {}).get("next") or "").query).get("page_token")
             if following is None:
@@ -135,7 +135,7 @@ class Versions:
                 "active": 1}`; name and subject have to be there.
         """
         path = f"{_path(template_id)}/versions"
-        made = self._client.ask("templates.versions.create", "post", path, body=params, unsure=_LOOK).data
+        made = self._client.ask("templates.versions.create", "post", path, body=params, unsure=_LOOK, holds="id").data
         self._tell("template.version_created", made, key=f"template.version_created/{made['id']}")
         return cast(Version, made)
 
@@ -148,7 +148,7 @@ class Versions:
             params: What changes, in SendGrid's words.
         """
         path = _path(template_id, id_)
-        changed = self._client.ask("templates.versions.update", "patch", path, body=params).data
+        changed = self._client.ask("templates.versions.update", "patch", path, body=params, holds="id").data
         self._tell("template.version_updated", changed)
         return cast(Version, changed)
 
@@ -160,7 +160,7 @@ class Versions:
             id_: The version's id.
         """
         path = f"{_path(template_id, id_)}/activate"
-        active = self._client.ask("templates.versions.activate", "post", path).data
+        active = self._client.ask("templates.versions.activate", "post", path, holds="id").data
         self._tell("template.version_activated", active)
         return cast(Version, active)
 
@@ -181,7 +181,9 @@ class Versions:
             template_id: The template's id (`d-...`).
             id_: The version's id.
         """
-        return cast(Version, self._client.ask("templates.versions.get", "get", _path(template_id, id_)).data)
+        return cast(
+            Version, self._client.ask("templates.versions.get", "get", _path(template_id, id_), holds="id").data
+        )
 
     def _tell(self, what: str, version: dict[str, Any], *, key: str | None = None) -> None:
         self._client.tell(what, ("template", version["template_id"]), {"version_id": version["id"]}, key=key)

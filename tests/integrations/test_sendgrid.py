@@ -179,6 +179,11 @@ def test_a_mail_is_sent_when_it_is_due(served: Running, sendgrid: SendGrid, told
     assert {event["email"] for event in told} == {"ada@example.com", "bob@example.com"}
 
 
+def test_an_address_of_the_api_that_is_none_is_refused_at_once() -> None:
+    with pytest.raises(ValueError, match=r"api_base: 'api.sendgrid.com' does not begin with https://"):
+        client("api.sendgrid.com")
+
+
 def test_a_time_without_a_zone_is_refused_at_once() -> None:
     with pytest.raises(ValueError, match="send_at has no time zone"):
         replace(WELCOME, send_at=datetime(2026, 11, 24))  # noqa: DTZ001

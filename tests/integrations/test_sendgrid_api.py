@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from events.log import EventLog, open_log
+from integrations.calls import NO_ANSWER
 from integrations.sendgrid import (
     JOB_FAILED,
     JOB_PENDING,
@@ -94,6 +95,14 @@ def test_a_template_that_is_wrong_or_not_there_is_refused(sendgrid: SendGrid) ->
 def test_an_id_is_one_segment_of_the_path_whatever_is_in_it(web: Web) -> None:
     client(web.url).templates.delete("d-0/../d-1?x")
     assert web.asked[0].target == "/v3/templates/d-0%2F..%2Fd-1%3Fx"
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b"[]", b"<html>", b"null"])
+def test_an_answer_that_is_not_sendgrids_is_told_so(web: Web, body: bytes) -> None:
+    web.replies([Reply(body)])
+    with pytest.raises(SendGridIntegrationError, match="something that is not SendGrid's") as error:
+        list(client(web.url).templates.list())
+    assert (error.value.code, len(web.asked)) == (NO_ANSWER, TRIES)
 
 
 def test_a_template_is_not_made_twice(served: Running, sendgrid: SendGrid) -> None:

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,12 @@ from etl.destinations.warehouse import open_warehouse
 from events.cause import Cause, caused_by
 from events.log import EventLog, open_log
 from gateway.mapping import sendgrid_events
-from integrations.calls import idempotency_key
-from integrations.sendgrid import Message, SendGrid, SendGridIntegrationError
+from integrations.calls import NOT_SENT, idempotency_key
+from integrations.sendgrid import DOUBTFUL, Message, SendGrid, SendGridIntegrationError
 from projections.apply import apply_range
 from sandbox.serve import Running
 from sandbox.wire import Misbehaviour
-from tests.integrations.mailing import WELCOME, client, sendgrid, told, tries
+from tests.integrations.mailing import TRIES, WELCOME, client, sendgrid, told, tries
 from tests.integrations.web import Asked, Reply, Web
 from tests.projections.test_apply import read_sqlite
 
@@ -70,9 +71,9 @@ def test_each_mail_has_its_result_and_its_own_operation_key(sendgrid: SendGrid, 
 
 
 def test_requests_have_a_thousand_addresses_at_most(served: Running, sendgrid: SendGrid) -> None:
-    sent = sendgrid.mail.send_many(mails(*map(str, range(2500))), operation_id="news-1")
-    assert (sent.successful, tries(served)) == (2500, 3)
-    assert sorted(Counter(result.message_ids for result in sent.results).values()) == [500, 1000, 1000]
+    sent = sendgrid.mail.send_many(mails(*map(str, range(1500))), operation_id="news-1")
+    assert (sent.successful, tries(served)) == (1500, 2)
+    assert sorted(Counter(result.message_ids for result in sent.results).values()) == [500, 1000]
 
 
 def test_a_mail_with_more_addresses_is_split_and_has_several_ids(web: Web) -> None:
@@ -197,6 +198,74 @@ def test_an_operation_id_that_was_used_for_other_addresses_is_refused(served: Ru
     (result,) = sendgrid.mail.send_many(mails("bob"), operation_id="news-1").results
     assert "give every doing an operation id of its own" in str(result.error)
     assert tries(served) == 2
+
+
+@pytest.mark.parametrize("failure", [{"kind": "reset"}, {"kind": "html", "status": 502}, {"status": 500}])
+def test_a_mail_that_may_be_on_its_way_is_not_sent_again_and_sendgrid_tells_whether_it_was(
+    served: Running, log: EventLog, told: list[dict[str, Any]], failure: dict[str, Any]
+) -> None:
+    sendgrid = client(served.sendgrid_base, events=log)
+    rule = {"service": "sendgrid", "kind": "error", "done": True, **failure}
+    served.sandbox.wire.misbehave(Misbehaviour.model_validate(rule))
+    with pytest.raises(SendGridIntegrationError, match="may be on its way"):
+        sendgrid.mail.send(WELCOME, operation_id="welcome-1")
+    with pytest.raises(SendGridIntegrationError, match="SendGrid has told nothing of it yet") as error:
+        sendgrid.mail.send(WELCOME, operation_id="welcome-1")
+    assert (error.value.code, error.value.retryable, tries(served)) == (DOUBTFUL, True, 1)
+    log.publish(sendgrid_events(json.dumps(told).encode()))
+    message_id = sendgrid.mail.send(WELCOME, operation_id="welcome-1")
+    assert told[0]["sg_message_id"].startswith(message_id)
+    assert sendgrid.mail.send(WELCOME, operation_id="welcome-1") == message_id
+    assert (tries(served), log.counts()["pivotal.sendgrid.email.sent"]) == (1, 1)
+
+
+def test_of_many_mails_those_in_doubt_wait_for_what_sendgrid_tells(
+    served: Running, log: EventLog, told: list[dict[str, Any]]
+) -> None:
+    sendgrid = client(served.sendgrid_base, events=log)
+    served.sandbox.wire.misbehave(Misbehaviour(service="sendgrid", kind="reset", done=True))
+    assert sendgrid.mail.send_many(mails("ada", "bob"), operation_id="news-1").failed == 2
+    lost = list(told)
+    again = sendgrid.mail.send_many(mails("ada", "bob", "eve"), operation_id="news-1")
+    assert [result.error and result.error.code for result in again.results] == [DOUBTFUL, DOUBTFUL, None]
+    log.publish(sendgrid_events(json.dumps(lost).encode()))
+    assert sendgrid.mail.send_many(mails("ada", "bob", "eve"), operation_id="news-1").successful == 3
+    assert tries(served) == 2
+
+
+def test_what_certainly_was_not_taken_is_sent_by_a_rerun(served: Running, log: EventLog) -> None:
+    sendgrid = client(served.sendgrid_base, events=log)
+    for status, calls in ((400, 1), (429, TRIES), (503, TRIES)):
+        served.sandbox.wire.misbehave(Misbehaviour(service="sendgrid", kind="error", status=status, calls=calls))
+        with pytest.raises(SendGridIntegrationError):
+            sendgrid.mail.send(WELCOME, operation_id="welcome-1")
+    assert sendgrid.mail.send(WELCOME, operation_id="welcome-1")
+    assert log.counts() == {"pivotal.sendgrid.email.sent": 1}
+
+
+def test_a_mail_whose_sending_was_interrupted_is_in_doubt(
+    served: Running, log: EventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    sendgrid = client(served.sendgrid_base, events=log)
+    monkeypatch.setattr(sendgrid, "ask", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        sendgrid.mail.send(WELCOME, operation_id="welcome-1")
+    monkeypatch.undo()
+    with pytest.raises(SendGridIntegrationError, match="an earlier try may have sent it"):
+        sendgrid.mail.send(WELCOME, operation_id="welcome-1")
+
+
+def test_what_json_does_not_know_is_refused_before_anything_is_sent(served: Running, log: EventLog) -> None:
+    sendgrid = client(served.sendgrid_base, events=log)
+    wrong = replace(WELCOME, template_data={"at": datetime(2026, 11, 24, tzinfo=UTC)})
+    with pytest.raises(SendGridIntegrationError, match="datetime is not JSON serializable") as error:
+        sendgrid.mail.send(wrong, operation_id="welcome-1")
+    assert (error.value.code, tries(served), log.counts()) == (NOT_SENT, 0, {})
+    with pytest.raises(SendGridIntegrationError, match="bytes is not JSON serializable"):
+        sendgrid.contacts.upsert([{"email": b"ada@example.com"}])  # type: ignore[typeddict-item]
 
 
 def test_every_mail_is_in_email_messages_once_from_sending_to_the_last_event(

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from events.envelope import Event
-from integrations.pseudonyms import recipient_of
+from integrations.mail_names import recipient_of
 from projections import project
 from projections.sendgrid import SENT
 from projections.tables import ProjectionError

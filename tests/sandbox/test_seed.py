@@ -13,10 +13,14 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from sandbox.app import Sandbox
 from sandbox.seed import HISTORY, write_payments, write_shop
+from sandbox.serve import running
+
+SENDGRID = {"Authorization": "Bearer SG.of_the_tests"}
 
 
 def rows(path: Path, query: str) -> list[tuple[Any, ...]]:
@@ -98,3 +102,21 @@ def test_stripes_history_is_the_same_for_the_same_seed_and_made_no_events() -> N
     assert events["data"] == []
     start, end = (moment.timestamp() for moment in HISTORY)
     assert all(start <= each["created"] < end for each in (*customers["data"], *invoices["data"]))
+
+
+def test_sendgrids_history_is_the_same_every_time_and_told_nobody() -> None:
+    def history() -> list[Any]:
+        sandbox = Sandbox(id_seed="demo")
+        sandbox.seed(230)
+        with running(sandbox) as served, httpx.Client(base_url=served.sendgrid_base, headers=SENDGRID) as http:
+            templates = http.get("/v3/templates?generations=dynamic&page_size=9").json()["result"]
+            people = http.post("/v3/marketing/contacts/search", json={"query": "email LIKE '%'"}).json()
+            lists = [http.get(f"/v3/suppression/{name}").json() for name in ("bounces", "unsubscribes")]
+        return [templates, people["contact_count"], people["result"], *lists, sandbox.webhooks.deliveries]
+
+    templates, count, people, bounces, unsubscribed, deliveries = history()
+    assert [templates, count, people, bounces, unsubscribed, deliveries] == history()
+    assert [(each["name"], each["versions"][0]["active"]) for each in templates] == [("Welcome", 1), ("Invoice", 1)]
+    assert (count, len(people), deliveries) == (230, 50, [])
+    assert all(0 < len(each) < 30 for each in (bounces, unsubscribed))
+    assert {"created", "email", "reason", "status"} == bounces[0].keys()
