@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from settings import Settings, get_settings
+from tests.leaks import secrets_in_the_log
 
 pytest_plugins = [
     "tests.services.kafka_broker",
@@ -30,6 +32,15 @@ def _default_settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     get_settings.cache_clear()
     yield
     get_settings.cache_clear()
+
+
+@pytest.fixture(autouse=True)
+def _no_secret_is_logged(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """At no level, in no test; `caplog` has what it would have without that."""
+    caplog.handler.setLevel(logging.WARNING)
+    with secrets_in_the_log() as found:
+        yield
+    assert not found
 
 
 @pytest.fixture
