@@ -269,7 +269,7 @@ def test_thousands_are_listed_page_by_page_and_deleted_a_thousand_at_a_time(s3: 
     listed = list(s3.objects.list("s3://bucket/many/"))
     assert [each.url for each in listed] == [f"s3://bucket/{key}" for key in keys]
     assert {each.size for each in listed} == {1}
-    assert list(s3.objects.list("s3://bucket/many/", most=1003)) == listed[:1003]
+    assert list(s3.objects.list("s3://bucket/many/", most=7)) == listed[:7]
     ended = s3.objects.delete_many(each.url for each in listed)
     assert (len(ended.deleted), ended.refused) == (1005, ())
     assert list(s3.objects.list("s3://bucket")) == []

@@ -36,7 +36,7 @@ def s3(s3_endpoint: str, web: Web, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     monkeypatch.setattr("moto.s3.models.S3_UPLOAD_PART_MIN_SIZE", PART)
     budget = RetryBudget(attempts=TRIES, first_wait=0.001)
     client = S3(S3Config(endpoint_url=web.url, retry=budget, read_timeout=5.0, part_size=PART, at_once=2))
-    with httpx.Client(base_url=s3_endpoint) as server:
+    with httpx.Client(base_url=s3_endpoint, verify=False) as server:
         web.answer = lambda asked: passed_on(server, asked)
         client.sdk.create_bucket(Bucket="bucket")
         web.asked.clear()
@@ -292,7 +292,7 @@ def test_bytes_that_are_damaged_on_the_way_are_refused_by_the_store_and_sent_aga
     monkeypatch.setattr("moto.s3.models.S3_UPLOAD_PART_MIN_SIZE", PART)
     monkeypatch.setenv("AWS_REQUEST_CHECKSUM_CALCULATION", "when_required")
     key, budget, faults = SecretStr("sandbox"), RetryBudget(attempts=TRIES, first_wait=0.001), iter(range(TRIES - 1))
-    with httpx.Client(base_url=served.s3_base) as server:
+    with httpx.Client(base_url=served.s3_base, verify=False) as server:
 
         def answer(asked: Asked) -> Reply:
             fault = asked.method == "PUT" and next(faults, None) is not None

@@ -6,8 +6,8 @@ import importlib.util
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from urllib.request import Request, urlopen
 
-import httpx
 import pytest
 
 from tests.services.availability import unavailable
@@ -29,13 +29,14 @@ def s3_endpoint(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     yield s3_server
-    httpx.post(f"{s3_server}/moto-api/reset").raise_for_status()
+    urlopen(Request(f"{s3_server}/moto-api/reset", method="POST")).close()
 
 
 @contextmanager
 def running() -> Iterator[str]:
     """An S3 server on a free port."""
-    from moto.server import MotoRequestHandler, ThreadedMotoServer
+    from moto.moto_server.werkzeug_app import MotoRequestHandler
+    from moto.server import ThreadedMotoServer
 
     MotoRequestHandler.disable_nagle_algorithm = True  # else a body waits 40 ms for its headers to be acknowledged
 
