@@ -29,7 +29,7 @@ from tests.integrations.web import Asked, Reply, Web, web
 __all__ = ["web"]
 
 CASES = [(kind, write) for kind in SQL for write in ("append", "merge")] + [("parquet", "append")]
-RUNS = int(os.environ.get("PIVOTAL_CRASH_RUNS", "5"))
+RUNS = int(os.environ.get("PIVOTAL_CRASH_RUNS", "3"))
 """How often the runs that read an API are killed; `make test-crash` asks for more."""
 KILLS = RUNS // 2 + 1
 """How often the runs of every other case are."""

@@ -24,7 +24,7 @@ from tests.etl.crashing import (
 )
 from tests.etl.destinations.backends import S3, SQL, Backend, make_backend
 
-RUNS = int(os.environ.get("PIVOTAL_CRASH_RUNS", "5"))
+RUNS = int(os.environ.get("PIVOTAL_CRASH_RUNS", "3"))
 """How often each kind of destination is killed; `make test-crash` asks for more."""
 
 _PROCESSES = multiprocessing.get_context("forkserver")
