@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import httpx
 from pydantic import SecretStr
 
 from events.log import EventLog
@@ -23,6 +24,7 @@ from integrations.calendar import (
     Outlook,
     OutlookConfig,
 )
+from integrations.http import Limits
 from sandbox.graph import USER
 from sandbox.serve import Running
 
@@ -70,6 +72,15 @@ def outlook_calendar(at: Running | str, log: EventLog | None = None, **config: A
         given = {"tenant_id": login.tenant_id, "client_id": login.client_id, "api_base": at.graph_base}
         given |= {"client_secret": SecretStr(login.client_secret), "login_base": at.microsoft_base}
     return Outlook(OutlookConfig(**{"user": USER, "watch_secret": SecretStr(SECRET), **given, **config}), log)
+
+
+def impatient(client: Calendars, timeout: float) -> None:
+    """Makes a client wait no longer than that; it has its token by then, so that it is the service that is too slow."""
+    list(client.calendars())
+    if isinstance(client, GoogleCalendar):
+        client._wire._http.timeout = httpx.Timeout(timeout)
+    elif isinstance(client, Outlook):
+        client.http._limits = Limits(timeout)
 
 
 def calendar_operations(client: Calendars) -> Mapping[str, Callable[[], object]]:

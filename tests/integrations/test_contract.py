@@ -18,7 +18,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from pydantic import SecretStr
 
@@ -27,8 +26,8 @@ from integrations.breaker import BreakerPolicy
 from integrations.calendar import CalendarIntegrationError, Calendars
 from integrations.calls import NO_ANSWER, UNREACHABLE, RetryBudget
 from integrations.http import AsyncHttpClient, Credential, HttpClient, Limits
-from integrations.sendgrid import Message, SendGrid, SendGridConfig, SendGridIntegrationError
 from integrations.s3 import S3, S3Config, S3IntegrationError
+from integrations.sendgrid import Message, SendGrid, SendGridConfig, SendGridIntegrationError
 from integrations.stripe import Stripe, StripeConfig, StripeIntegrationError
 from integrations.twilio import Sms, Twilio, TwilioConfig, TwilioIntegrationError
 from sandbox.app import Sandbox
@@ -36,7 +35,7 @@ from sandbox.s3 import BUCKET
 from sandbox.serve import Running
 from sandbox.webhooks import Service
 from sandbox.wire import Call, Misbehaviour
-from tests.integrations.calendars import calendar_operations, google_calendar, outlook_calendar
+from tests.integrations.calendars import calendar_operations, google_calendar, impatient, outlook_calendar
 
 TRIES = 3
 QUICK = RetryBudget(attempts=TRIES, first_wait=0.001, longest_wait=2.0)
@@ -197,26 +196,20 @@ def shop(terms: Terms) -> dict[str, Any]:
 
 def google(terms: Terms) -> Subject:
     client = google_calendar(terms.at, retry=terms.budget, breaker=terms.breaker)
-    with_a_token(client, terms)
-    client._wire._http.timeout = httpx.Timeout(terms.timeout)
-    return calendar(client, client.close, lambda: client.circuit, "google")
+    return calendar(client, client.close, lambda: client.circuit, "google", terms)
 
 
 def outlook(terms: Terms) -> Subject:
     client = outlook_calendar(terms.at, retry=terms.budget, breaker=terms.breaker)
-    with_a_token(client, terms)
-    client.http._limits = Limits(terms.timeout)
-    return calendar(client, client.close, lambda: client.circuit, "graph")
+    return calendar(client, client.close, lambda: client.circuit, "graph", terms)
 
 
-def with_a_token(client: Calendars, terms: Terms) -> None:
-    """So that a short timeout hits the service, and not who gives the token."""
+def calendar(
+    client: Calendars, close: Callable[[], None], circuit: Callable[[], str], service: Service, terms: Terms
+) -> Subject:
     if isinstance(terms.at, Running):
-        list(client.calendars())
+        impatient(client, terms.timeout)
         terms.at.sandbox.wire.calls.clear()
-
-
-def calendar(client: Calendars, close: Callable[[], None], circuit: Callable[[], str], service: Service) -> Subject:
     return Subject(
         calendar_operations(client),
         CalendarIntegrationError,
