@@ -14,7 +14,7 @@ from functools import cached_property
 from integrations.sendgrid.client import Client, SendGridConfig
 from integrations.sendgrid.contacts import JOB_FAILED, JOB_PENDING, Contact, Contacts, Job
 from integrations.sendgrid.errors import Mistake, SendGridIntegrationError
-from integrations.sendgrid.mail import Mail, Sent, SentMany
+from integrations.sendgrid.mail import Mail, Sent
 from integrations.sendgrid.message import RECIPIENTS, Attachment, Message
 from integrations.sendgrid.past import DOUBTFUL
 from integrations.sendgrid.suppressions import Suppression, Suppressions
@@ -34,7 +34,6 @@ __all__ = [
     "SendGridConfig",
     "SendGridIntegrationError",
     "Sent",
-    "SentMany",
     "Suppression",
     "Template",
     "Version",

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from itertools import chain
 
 from integrations.calls import NOT_SENT, idempotency_key
+from integrations.many import Many
 from integrations.sendgrid.client import Client
 from integrations.sendgrid.errors import Mistake, SendGridIntegrationError, garbled
 from integrations.sendgrid.message import RECIPIENTS, Message, body, split
@@ -38,32 +39,6 @@ class Sent:
     index: int
     message_ids: tuple[str, ...] = ()
     error: SendGridIntegrationError | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class SentMany:
-    """What became of many mails.
-
-    Args:
-        results: One a message, in their order.
-    """
-
-    results: tuple[Sent, ...]
-
-    @property
-    def total(self) -> int:
-        """How many messages there were."""
-        return len(self.results)
-
-    @property
-    def successful(self) -> int:
-        """How many SendGrid took, to every address."""
-        return self.total - self.failed
-
-    @property
-    def failed(self) -> int:
-        """How many it did not take, or not to every address."""
-        return sum(result.error is not None for result in self.results)
 
 
 class Mail:
@@ -96,7 +71,7 @@ class Mail:
             raise known
         return known or self._send([part])
 
-    def send_many(self, messages: Sequence[Message], *, operation_id: str, at_once: int = 8) -> SentMany:
+    def send_many(self, messages: Sequence[Message], *, operation_id: str, at_once: int = 8) -> Many[Sent]:
         """Sends many mails; that one is refused does not keep the others.
 
         Mails that follow each other and differ only in addresses, subject, template data and time share a request, up
@@ -119,7 +94,7 @@ class Mail:
         with ThreadPoolExecutor(at_once, thread_name_prefix="sendgrid") as pool:
             waiting = [pool.submit(copy_context().run, self._deliver, request) for request in requests]
         before = [_before(part.index, known[part.key]) for part in parts if part.key in known]
-        return SentMany(_results(len(messages), chain(before, *(done.result() for done in waiting))))
+        return Many(_results(len(messages), chain(before, *(done.result() for done in waiting))))
 
     def _deliver(self, request: list[Part]) -> list[Sent]:
         """One request's mails; without those that SendGrid says are wrong, if the others are right."""

@@ -14,9 +14,9 @@ from functools import cached_property
 from integrations.twilio.client import Client, TwilioConfig
 from integrations.twilio.errors import TwilioIntegrationError
 from integrations.twilio.message import Message, Sms
-from integrations.twilio.messages import Messages, Result, Sent, SentMany
+from integrations.twilio.messages import Messages, Result, Sent
 
-__all__ = ["Message", "Result", "Sent", "SentMany", "Sms", "Twilio", "TwilioConfig", "TwilioIntegrationError"]
+__all__ = ["Message", "Result", "Sent", "Sms", "Twilio", "TwilioConfig", "TwilioIntegrationError"]
 
 
 class Twilio(Client):

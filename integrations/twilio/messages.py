@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlencode
 
 from integrations.calls import NOT_SENT, UNREACHABLE, Operation, idempotency_key
+from integrations.many import Many
 from integrations.twilio.client import Client
 from integrations.twilio.errors import TwilioIntegrationError
 from integrations.twilio.lost import AmbiguousError, are_over, begin, look_for, since, while_running
@@ -65,32 +66,6 @@ class Result:
     error: TwilioIntegrationError | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class SentMany:
-    """What became of many messages.
-
-    Args:
-        results: One a message, in their order.
-    """
-
-    results: tuple[Result, ...]
-
-    @property
-    def total(self) -> int:
-        """How many messages there were."""
-        return len(self.results)
-
-    @property
-    def successful(self) -> int:
-        """How many Twilio took."""
-        return self.total - self.failed
-
-    @property
-    def failed(self) -> int:
-        """How many it did not take, as far as is known."""
-        return sum(result.error is not None for result in self.results)
-
-
 class Messages:
     """Messages. Threads may share it."""
 
@@ -121,7 +96,7 @@ class Messages:
             self._tell(sent, key)
         return sent
 
-    def send_many(self, messages: Sequence[Sms], *, operation_id: str, at_once: int = 8) -> SentMany:
+    def send_many(self, messages: Sequence[Sms], *, operation_id: str, at_once: int = 8) -> Many[Result]:
         """Sends many messages; that one is refused does not keep the others.
 
         Args:
@@ -140,7 +115,7 @@ class Messages:
                 pool.submit(copy_context().run, self._result, index, sms, f"{operation_id}/{index}")
                 for index, sms in enumerate(messages)
             ]
-        return SentMany(tuple(done.result() for done in waiting))
+        return Many(tuple(done.result() for done in waiting))
 
     def get(self, sid: str) -> Message:
         """One message.

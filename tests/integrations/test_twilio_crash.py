@@ -12,14 +12,15 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from events.log import open_log
-from integrations.twilio import SentMany, Sms, Twilio, TwilioConfig
+from integrations.many import Many
+from integrations.twilio import Result, Sms, Twilio, TwilioConfig
 from sandbox.serve import Running
 
 MESSAGES = 60
 PROGRAM = "import sys; from tests.integrations.test_twilio_crash import send; send(*sys.argv[1:])"
 
 
-def send(base: str, log_url: str) -> SentMany:
+def send(base: str, log_url: str) -> Many[Result]:
     many = [Sms(to=f"+1415555{number:04}", sender="+15005550006", body="Hello") for number in range(MESSAGES)]
     config = TwilioConfig(account_sid="AC" + "0" * 32, secret=SecretStr("x"), api_base=base, settle=0.5)
     with closing(open_log(log_url)) as log, Twilio(config, log) as twilio:
