@@ -94,7 +94,7 @@ def test_killed_runs_lose_nothing_and_load_nothing_twice(
     assert run_pipeline(pipeline).loaded == 0
 
 
-@pytest.mark.timeout(120 + 5 * RUNS)
+@pytest.mark.timeout(120 + 10 * RUNS)
 def test_a_list_whose_reading_is_killed_or_fails_goes_on_at_a_page_and_ends_as_if_undisturbed(
     web: Web, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

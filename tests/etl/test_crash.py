@@ -47,7 +47,7 @@ def _forking() -> None:
     process.join()
 
 
-@pytest.mark.timeout(120 + 5 * RUNS)
+@pytest.mark.timeout(120 + 10 * RUNS)
 @pytest.mark.parametrize("kind", [*SQL, "parquet", "csv", S3])
 def test_a_run_killed_at_any_moment_and_started_again_ends_as_if_undisturbed(
     kind: str, request: pytest.FixtureRequest
@@ -66,7 +66,7 @@ def test_a_run_killed_at_any_moment_and_started_again_ends_as_if_undisturbed(
         _assert_whole(backend, write, cursor)
 
 
-@pytest.mark.timeout(120 + 5 * RUNS)
+@pytest.mark.timeout(120 + 10 * RUNS)
 @pytest.mark.parametrize("kind", ["postgres", "mariadb"])
 def test_killed_at_any_moment_rows_and_their_children_are_of_the_same_run(
     kind: str, request: pytest.FixtureRequest

@@ -123,6 +123,7 @@ def keys(path: Path) -> Counter[str]:
         return Counter(recorded.event.metadata.dedupe_key for recorded in log.read(0, 10**9))
 
 
+@pytest.mark.timeout(120 + 10 * ROUNDS)
 def test_killed_under_load_what_was_acknowledged_is_on_the_log_exactly_once(
     start: Callable[[], Child], tmp_path: Path
 ) -> None:
