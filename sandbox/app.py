@@ -115,6 +115,7 @@ class Sandbox:
     def advance(self, moved: Moved) -> None:
         """Moves the clock; what is due by then happens."""
         self.clock.ahead += moved.seconds
+        self.stripe.account.tick()
         self.sendgrid.tick()
         self.twilio.tick()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import re
 
 from sandbox import objects
@@ -10,6 +11,8 @@ from sandbox.ledger import fields, merged
 from sandbox.objects import Record, whole
 from sandbox.parameters import Form
 from sandbox.refusals import Refused, declined, missing, no_card, no_such
+
+_RENEWED = {"trialing", "active", "past_due"}
 
 
 class Account(Invoicing):
@@ -83,7 +86,9 @@ class Account(Invoicing):
             raise declined()
         subscription = self._start(customer, form, chosen, trial)
         customer["currency"] = customer["currency"] or subscription["currency"]
-        invoice = self._bill(subscription, "subscription_create", free=bool(trial))
+        draft = self._draft(subscription, _items(subscription), "subscription_create", free=bool(trial))
+        invoice = self._finalize(draft)
+        subscription["latest_invoice"] = invoice["id"]
         if fails:
             subscription["status"] = "incomplete"
             self._emit("invoice.payment_failed", invoice)
@@ -116,7 +121,7 @@ class Account(Invoicing):
             subscription,
             "customer.subscription.deleted",
             status="canceled",
-            canceled_at=now,
+            canceled_at=subscription["canceled_at"] or now,  # when it was asked for, not when it came into effect
             ended_at=now,
             cancellation_details=details | {"reason": "cancellation_requested"},
         )
@@ -126,17 +131,52 @@ class Account(Invoicing):
         subscription = self.get("subscription", id_)
         if subscription["cancel_at_period_end"]:
             return self.cancel_subscription(id_, {})
-        for item in subscription["items"]["data"]:
-            item["current_period_start"] = item["current_period_end"]
-            item["current_period_end"] = objects.period_end(item["current_period_start"], item["price"])
-        subscription["status"] = "active"
-        self._emit("customer.subscription.updated", subscription)
-        invoice = self._bill(subscription, "subscription_cycle")
+        due = _period_end(subscription)
+        items = [_next_period(item) if item["current_period_end"] == due else item for item in _items(subscription)]
+        billed = [item for item in items if item["current_period_start"] == due]
+        invoice = self._draft(subscription, billed, "subscription_cycle")
+        self._change(
+            subscription,
+            "customer.subscription.updated",
+            items={**subscription["items"], "data": items},
+            latest_invoice=invoice["id"],
+            status="active" if subscription["status"] == "trialing" else subscription["status"],
+        )
+        self._finalize(invoice)
         if subscription["collection_method"] == "charge_automatically":
-            self._paid(invoice)
+            self._collect(subscription, invoice)
         return subscription
 
+    def tick(self) -> None:
+        """Renews or ends the subscriptions whose period is over, as often as it is: in order, each when it was due."""
+        due = [
+            (_period_end(subscription), number, subscription)
+            for number, subscription in enumerate(self._objects["subscription"].values())
+            if subscription["status"] in _RENEWED
+        ]
+        heapq.heapify(due)
+        now = self._clock.now()
+        while due and due[0][0] <= now:
+            moment, number, subscription = due[0]
+            with self._clock.at(moment):
+                self.renew_subscription(subscription["id"])
+            if subscription["status"] in _RENEWED:
+                heapq.heapreplace(due, (_period_end(subscription), number, subscription))
+            else:
+                heapq.heappop(due)
+
     # --- helpers ------------------------------------------------------------------------------------------------
+
+    def _collect(self, subscription: Record, invoice: Record) -> None:
+        """Charges a renewal to the customer's card; without one that can be charged, the subscription is past due."""
+        card = self._card_of(self._objects["customer"][subscription["customer"]])
+        if invoice["amount_due"] and (card is None or self._declines(card)):
+            self._emit("invoice.payment_failed", invoice)
+            if subscription["status"] != "past_due":
+                self._change(subscription, "customer.subscription.updated", status="past_due")
+            return
+        self._paid(invoice)
+        self._settled(subscription)
 
     def _card_for(self, customer: Record, form: Form) -> str | None:
         if form.get("collection_method") == "send_invoice":
@@ -205,7 +245,7 @@ class Account(Invoicing):
         return item | ({"created": old["created"]} if old else {})
 
     def _end_of(self, subscription: Record, *, soon: bool) -> Record:
-        end = min(item["current_period_end"] for item in subscription["items"]["data"])
+        end = _period_end(subscription)
         details = subscription["cancellation_details"]
         return {
             "cancel_at_period_end": soon,
@@ -213,6 +253,20 @@ class Account(Invoicing):
             "canceled_at": self._clock.now() if soon else None,
             "cancellation_details": details | {"reason": "cancellation_requested" if soon else None},
         }
+
+
+def _items(subscription: Record) -> list[Record]:
+    items: list[Record] = subscription["items"]["data"]
+    return items
+
+
+def _period_end(subscription: Record) -> int:
+    return min(int(item["current_period_end"]) for item in _items(subscription))
+
+
+def _next_period(item: Record) -> Record:
+    start = item["current_period_end"]
+    return item | {"current_period_start": start, "current_period_end": objects.period_end(start, item["price"])}
 
 
 def _must_pay(form: Form) -> bool:

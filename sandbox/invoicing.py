@@ -59,8 +59,8 @@ class Invoicing(Customers):
             self._charge(invoice, form)
         self._paid(invoice)
         subscription = self._objects["subscription"].get(listing.subscription_of(invoice) or "")
-        if subscription and subscription["status"] == "incomplete":
-            self._change(subscription, "customer.subscription.updated", status="active")
+        if subscription and subscription["latest_invoice"] == id_:
+            self._settled(subscription)
         return invoice
 
     def void_invoice(self, id_: str) -> Record:
@@ -116,19 +116,21 @@ class Invoicing(Customers):
             raise Refused(message, param=param)
         return price
 
-    def _bill(self, subscription: Record, reason: str, *, free: bool = False) -> Record:
+    def _settled(self, subscription: Record) -> None:
+        if subscription["status"] in {"incomplete", "past_due"}:
+            self._change(subscription, "customer.subscription.updated", status="active")
+
+    def _draft(self, subscription: Record, items: list[Record], reason: str, *, free: bool = False) -> Record:
         id_ = self._new("invoice")
         customer = self._objects["customer"][subscription["customer"]]
         lines = [
             objects.line_item(
                 self._new("line_item"), id_, item, self.get("product", item["price"]["product"])["name"], free=free
             )
-            for item in subscription["items"]["data"]
+            for item in items
         ]
         invoice = objects.invoice(id_, customer, subscription, lines, reason, self._clock.now())
-        subscription["latest_invoice"] = id_
-        self._keep(invoice, "invoice.created")
-        return self._finalize(invoice)
+        return self._keep(invoice, "invoice.created")
 
     def _paid(self, invoice: Record) -> None:
         invoice.update(

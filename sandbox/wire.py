@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import socket
 import struct
 from collections.abc import Callable
@@ -42,6 +43,8 @@ class Misbehaviour(BaseModel):
     service: Service
     kind: Literal["error", "html", "reset", "cut", "slow"]
     calls: int = Field(1, ge=1, description="How many calls.")
+    rate: float = Field(1.0, gt=0, le=1, description="Which share of these calls, by chance; the others go right.")
+    seed: int = Field(0, description="With the same seed and rate, the same ones of the calls go wrong.")
     status: int = Field(500, ge=400, le=599)
     retry_after: str | None = Field(None, description="Retry-After header: seconds or an HTTP date.")
     delay: float = Field(0.0, ge=0, description="Seconds before anything happens.")
@@ -53,7 +56,7 @@ class Wire:
 
     def __init__(self) -> None:
         self.calls: list[Call] = []
-        self._plan: dict[Service, list[Misbehaviour]] = {service: [] for service in get_args(Service)}
+        self._plan: dict[Service, list[Misbehaviour | None]] = {service: [] for service in get_args(Service)}
 
     def reset(self) -> None:
         """Forgets all."""
@@ -63,7 +66,8 @@ class Wire:
 
     def misbehave(self, rule: Misbehaviour) -> None:
         """The service's next calls, after those that rules are there for already, go wrong by this one."""
-        self._plan[rule.service] += [rule] * rule.calls
+        dice = random.Random(rule.seed)  # noqa: S311
+        self._plan[rule.service] += [rule if dice.random() < rule.rate else None for _ in range(rule.calls)]
 
     def guard(self, service: Service, app: ASGIApp, error: Callable[[int], Response]) -> ASGIApp:
         """The service's app behind this wire.
@@ -77,10 +81,11 @@ class Wire:
         async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
             self.calls.append(_call(service, scope))
             rules = self._plan[service]
-            if not rules:
+            rule = rules.pop(0) if rules else None
+            if rule is None:
                 await app(scope, receive, send)
                 return
-            rule, body = rules.pop(0), await _body(receive)
+            body = await _body(receive)
             if await _gone(receive, rule.delay):
                 return
             again = _replay(body, receive)

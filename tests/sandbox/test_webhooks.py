@@ -82,6 +82,7 @@ def test_the_sandbox_is_seeded_reset_and_asked_for_its_calls_over_http(
     [
         ("/misbehave", {"service": "stripe", "kind": "explode"}),
         ("/misbehave", {"service": "paypal", "kind": "reset"}),
+        ("/misbehave", {"service": "stripe", "kind": "error", "rate": 0}),
         ("/webhooks", {"service": "stripe"}),
         ("/seed", {"customers": -1}),
     ],
@@ -96,6 +97,22 @@ def test_misbehaviour_ends_after_the_calls_it_was_for(admin: httpx.Client, strip
     assert [answer.status_code for answer in answers] == [429, 429, 200]
     assert answers[0].headers["Retry-After"] == "7"
     assert answers[0].json()["error"]["code"] == "rate_limit"
+
+
+def test_misbehaviour_by_rate_hits_a_share_of_the_calls_and_the_same_ones_for_the_same_seed(
+    admin: httpx.Client, stripe_http: httpx.Client
+) -> None:
+    def wrong(seed: int) -> list[int]:
+        rule = {"service": "stripe", "kind": "error", "status": 503, "calls": 50, "rate": 0.2, "seed": seed}
+        admin.post("/misbehave", json=rule).raise_for_status()
+        statuses = [stripe_http.get("/v1/customers").status_code for _ in range(50)]
+        assert set(statuses) == {200, 503}
+        return [number for number, status in enumerate(statuses) if status == 503]
+
+    first, again, other = wrong(1), wrong(1), wrong(2)
+    assert first == again != other
+    assert 3 <= len(first) <= 20
+    assert stripe_http.get("/v1/customers").status_code == 200
 
 
 def test_a_reset_is_a_reset_and_a_cut_is_half_a_body(admin: httpx.Client, stripe_http: httpx.Client) -> None:
