@@ -383,7 +383,7 @@ def test_a_server_that_goes_away_is_an_error_that_may_be_retried(postgres: Backe
         running.write(rows(id=[1]))
         admin.execute(ours)
         with pytest.raises(DestinationError) as error:
-            running.write(rows(id=[2]))
+            repeat(running.write, rows(id=[2] * 1000))  # some of them are on their way before it shows
 
     assert error.value.retryable
     assert not postgres.has()
