@@ -6,13 +6,15 @@ It pays because Arrow, DuckDB and the drivers let go of Python's lock while they
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextvars import ContextVar, copy_context
 from functools import partial
 from threading import Event
 from types import TracebackType
 from typing import Self, TypeVar, cast
+
+from integrations.parallel import in_order
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -58,18 +60,13 @@ def several(work: Callable[[T], R], items: Iterable[T], at_a_time: int) -> Gener
     Raises:
         CancelledError: See `check_wanted`.
     """
-    waiting: deque[Future[R]] = deque()
-    with ThreadPoolExecutor(at_a_time, "several") as threads:
-        try:
-            for item in items:
-                check_wanted()
-                waiting.append(threads.submit(copy_context().run, work, item))
-                if len(waiting) == at_a_time:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            threads.shutdown(cancel_futures=True)
+    return in_order(work, _while_wanted(items), at_a_time)
+
+
+def _while_wanted(items: Iterable[T]) -> Iterator[T]:
+    for item in items:
+        check_wanted()
+        yield item
 
 
 class WriteBehind:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import dagster as dg
 from pydantic import Field, PrivateAttr
@@ -12,6 +12,9 @@ from pydantic import Field, PrivateAttr
 from events.cause import Cause, caused_by, current_cause
 from events.log import EventLog
 from resources.event_log import EventLogResource
+
+if TYPE_CHECKING:
+    from integrations.calls import RetryBudget
 
 Client = TypeVar("Client")
 
@@ -23,11 +26,20 @@ class ChangingResource(dg.ConfigurableResource[Client], Generic[Client]):
         default=None, description="The event log, where changes are told; PIVOTAL_EVENTS_URL if not given."
     )
 
+    attempts: int = Field(default=4, ge=1, description="How often a call is tried, the first time included.")
+
     _run_id: str | None = PrivateAttr(None)
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
         """Learns which run it works for."""
         self._run_id = context.run.run_id if context.run else None
+
+    @property
+    def retry(self) -> RetryBudget:
+        """How often a call is tried."""
+        from integrations.calls import RetryBudget
+
+        return RetryBudget(attempts=self.attempts)
 
     @contextmanager
     def told(self) -> Iterator[EventLog]:

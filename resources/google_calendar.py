@@ -30,7 +30,6 @@ class GoogleCalendarResource(ChangingResource["GoogleCalendar"]):
     api_base: str | None = Field(
         default=None, description="Where Google's API answers; PIVOTAL_GOOGLE_API_BASE if not given."
     )
-    attempts: int = Field(default=4, ge=1, description="How often a call is tried, the first time included.")
     timeout: float = Field(default=30.0, gt=0, description="Seconds without a byte of an answer.")
 
     @contextmanager
@@ -42,7 +41,6 @@ class GoogleCalendarResource(ChangingResource["GoogleCalendar"]):
             EventLogError: The event log cannot be opened.
         """
         from integrations.calendar import GoogleCalendar, GoogleCalendarConfig
-        from integrations.calls import RetryBudget
 
         settings = get_settings()
         credentials = SecretStr(self.credentials) if self.credentials else settings.google_credentials
@@ -55,7 +53,7 @@ class GoogleCalendarResource(ChangingResource["GoogleCalendar"]):
             api_base=self.api_base or settings.google_api_base,
             timeout=self.timeout,
             watch_secret=settings.google_watch_secret,
-            retry=RetryBudget(attempts=self.attempts),
+            retry=self.retry,
         )
         with self.told() as log, closing(GoogleCalendar(config, log)) as calendar:
             yield calendar

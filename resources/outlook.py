@@ -37,7 +37,6 @@ class OutlookResource(ChangingResource["Outlook"]):
     login_base: str | None = Field(
         default=None, description="Where tokens are given; PIVOTAL_OUTLOOK_LOGIN_BASE if not given."
     )
-    attempts: int = Field(default=4, ge=1, description="How often a call is tried, the first time included.")
     timeout: float = Field(default=30.0, gt=0, description="Seconds without a byte of an answer.")
 
     @contextmanager
@@ -49,7 +48,6 @@ class OutlookResource(ChangingResource["Outlook"]):
             EventLogError: The event log cannot be opened.
         """
         from integrations.calendar import Outlook, OutlookConfig
-        from integrations.calls import RetryBudget
 
         settings = get_settings()
         secret = SecretStr(self.client_secret) if self.client_secret else settings.outlook_client_secret
@@ -62,7 +60,7 @@ class OutlookResource(ChangingResource["Outlook"]):
             login_base=self.login_base or settings.outlook_login_base,
             timeout=self.timeout,
             watch_secret=settings.outlook_watch_secret,
-            retry=RetryBudget(attempts=self.attempts),
+            retry=self.retry,
         )
         with self.told() as log, closing(Outlook(config, log)) as calendar:
             yield calendar

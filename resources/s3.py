@@ -43,7 +43,6 @@ class S3Resource(ChangingResource["S3"]):
         Raises:
             EventLogError: The event log cannot be opened.
         """
-        from integrations.calls import RetryBudget
         from integrations.s3 import S3, configured
 
         secrets = {"access_key_id": self.access_key_id, "secret_access_key": self.secret_access_key}
@@ -55,7 +54,7 @@ class S3Resource(ChangingResource["S3"]):
         config = replace(
             configured(get_settings()),
             read_timeout=self.read_timeout,
-            retry=RetryBudget(attempts=self.attempts),
+            retry=self.retry,
             **{name: value for name, value in given.items() if value is not None},
         )
         with self.told() as log:

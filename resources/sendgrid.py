@@ -25,7 +25,6 @@ class SendGridResource(ChangingResource["SendGrid"]):
     api_base: str | None = Field(
         default=None, description="Where SendGrid's API answers; PIVOTAL_SENDGRID_API_BASE if not given."
     )
-    attempts: int = Field(default=4, ge=1, description="How often a call is tried, the first time included.")
     timeout: float = Field(default=30.0, gt=0, description="Seconds without a byte of an answer.")
     job_timeout: float = Field(default=900.0, gt=0, description="Seconds that a change of contacts is followed.")
 
@@ -37,7 +36,6 @@ class SendGridResource(ChangingResource["SendGrid"]):
             PivotalError: There is no key.
             EventLogError: The event log cannot be opened.
         """
-        from integrations.calls import RetryBudget
         from integrations.sendgrid import SendGrid, SendGridConfig
 
         settings = get_settings()
@@ -48,7 +46,7 @@ class SendGridResource(ChangingResource["SendGrid"]):
             api_key=key,
             api_base=self.api_base or settings.sendgrid_api_base,
             timeout=self.timeout,
-            retry=RetryBudget(attempts=self.attempts),
+            retry=self.retry,
             job_timeout=self.job_timeout,
         )
         with self.told() as log:

@@ -25,7 +25,6 @@ class StripeResource(ChangingResource["Stripe"]):
     api_base: str | None = Field(
         default=None, description="Where Stripe's API answers; PIVOTAL_STRIPE_API_BASE if not given."
     )
-    attempts: int = Field(default=4, ge=1, description="How often a call is tried, the first time included.")
     read_timeout: float = Field(default=30.0, gt=0, description="Seconds without a byte of an answer.")
 
     @contextmanager
@@ -36,7 +35,6 @@ class StripeResource(ChangingResource["Stripe"]):
             PivotalError: There is no key.
             EventLogError: The event log cannot be opened.
         """
-        from integrations.calls import RetryBudget
         from integrations.stripe import Stripe, StripeConfig
 
         settings = get_settings()
@@ -47,7 +45,7 @@ class StripeResource(ChangingResource["Stripe"]):
             api_key=key,
             api_base=self.api_base or settings.stripe_api_base,
             read_timeout=self.read_timeout,
-            retry=RetryBudget(attempts=self.attempts),
+            retry=self.retry,
         )
         with self.told() as log:
             yield Stripe(config, log)

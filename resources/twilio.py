@@ -37,7 +37,6 @@ class TwilioResource(ChangingResource["Twilio"]):
         default=None,
         description="Where Twilio tells what becomes of messages; PIVOTAL_TWILIO_STATUS_CALLBACK if not given.",
     )
-    attempts: int = Field(default=4, ge=1, description="How often a call is tried, the first time included.")
     timeout: float = Field(default=30.0, gt=0, description="Seconds without a byte of an answer.")
 
     @contextmanager
@@ -48,7 +47,6 @@ class TwilioResource(ChangingResource["Twilio"]):
             PivotalError: The account or the secret is not set.
             EventLogError: The event log cannot be opened.
         """
-        from integrations.calls import RetryBudget
         from integrations.twilio import Twilio, TwilioConfig
 
         settings = get_settings()
@@ -64,7 +62,7 @@ class TwilioResource(ChangingResource["Twilio"]):
             api_base=self.api_base or settings.twilio_api_base,
             status_callback=self.status_callback or settings.twilio_status_callback,
             timeout=self.timeout,
-            retry=RetryBudget(attempts=self.attempts),
+            retry=self.retry,
         )
         with self.told() as log, Twilio(config, log) as client:
             yield client

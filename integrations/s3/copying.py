@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from urllib.parse import urlencode
 
 from integrations.calls import idempotency_key
+from integrations.parallel import in_order
 from integrations.s3.client import Client, split_url
 from integrations.s3.downloading import ObjectInfo, look
-from integrations.s3.parallel import in_order
 from integrations.s3.uploading import Encryption, Multipart, Stored, encrypted
 
 _IN_ONE_REQUEST = 5 << 30

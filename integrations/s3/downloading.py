@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from integrations.parallel import in_order
 from integrations.s3.client import Client
 from integrations.s3.errors import DAMAGED, MISMATCH, S3IntegrationError, mistake
-from integrations.s3.parallel import in_order
 
 
 @dataclass(frozen=True, slots=True)

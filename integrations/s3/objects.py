@@ -10,12 +10,12 @@ from typing import Unpack
 
 from errors import PivotalError
 from integrations.files import written
+from integrations.parallel import in_order
 from integrations.s3.client import Client, address
 from integrations.s3.copying import Copy, copy
 from integrations.s3.deleting import Deleted, delete_each
 from integrations.s3.downloading import ObjectInfo, look, pieces, whole
 from integrations.s3.errors import mistake
-from integrations.s3.parallel import in_order
 from integrations.s3.uploading import Data, Storage, Stored, upload
 
 

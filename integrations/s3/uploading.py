@@ -17,9 +17,9 @@ from typing import Any, Literal, Protocol, Self, TypedDict
 from urllib.parse import urlencode
 
 from integrations.calls import idempotency_key
+from integrations.parallel import in_order
 from integrations.s3.client import Client, address
 from integrations.s3.errors import S3IntegrationError, mistake
-from integrations.s3.parallel import in_order
 
 _log = logging.getLogger(__name__)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -16,15 +15,9 @@ from resources import default_resources
 from resources.google_calendar import GoogleCalendarResource
 from resources.outlook import OutlookResource
 from sandbox.graph import USER
-from sandbox.serve import Running, running
+from sandbox.serve import Running
 from settings import get_settings
 from tests.integrations.calendars import DEMO
-
-
-@pytest.fixture(scope="module")
-def served() -> Iterator[Running]:
-    with running() as sandbox:
-        yield sandbox
 
 
 @dg.op

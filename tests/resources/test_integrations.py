@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -17,17 +16,11 @@ from events.log import open_log
 from resources import default_resources
 from resources.http import HttpResource
 from resources.stripe import StripeResource
-from sandbox.serve import Running, running
+from sandbox.serve import Running
 from settings import get_settings
 from tests.integrations.web import Web, web
 
 __all__ = ["web"]
-
-
-@pytest.fixture(scope="module")
-def served() -> Iterator[Running]:
-    with running() as sandbox:
-        yield sandbox
 
 
 @dg.op

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -14,14 +13,8 @@ from events.log import open_log
 from integrations.sendgrid import Message
 from resources import default_resources
 from resources.sendgrid import SendGridResource
-from sandbox.serve import Running, running
+from sandbox.serve import Running
 from settings import get_settings
-
-
-@pytest.fixture(scope="module")
-def served() -> Iterator[Running]:
-    with running() as sandbox:
-        yield sandbox
 
 
 @dg.op

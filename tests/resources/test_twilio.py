@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -15,17 +14,11 @@ from events.log import open_log
 from integrations.twilio import Sms
 from resources import default_resources
 from resources.twilio import TwilioResource
-from sandbox.serve import Running, running
+from sandbox.serve import Running
 from sandbox.sms import NUMBERS
 from settings import get_settings
 
 ACCOUNT = "AC" + "0" * 32
-
-
-@pytest.fixture(scope="module")
-def served() -> Iterator[Running]:
-    with running() as sandbox:
-        yield sandbox
 
 
 @dg.op

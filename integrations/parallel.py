@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from typing import TypeVar
@@ -12,7 +12,7 @@ Item = TypeVar("Item")
 Done = TypeVar("Done")
 
 
-def in_order(work: Callable[[Item], Done], items: Iterable[Item], at_once: int) -> Iterator[Done]:
+def in_order(work: Callable[[Item], Done], items: Iterable[Item], at_once: int) -> Generator[Done]:
     """What `work` makes of each item, in the items' order; the next ones are worked on meanwhile.
 
     Ends, also by an error, when no work is on its way any more.
@@ -23,7 +23,7 @@ def in_order(work: Callable[[Item], Done], items: Iterable[Item], at_once: int) 
         at_once: How many are worked on, or done and not yet taken, at most.
     """
     waiting: deque[Future[Done]] = deque()
-    with ThreadPoolExecutor(at_once, thread_name_prefix="s3") as threads:
+    with ThreadPoolExecutor(at_once, thread_name_prefix="in-order") as threads:
         try:
             for item in items:
                 waiting.append(threads.submit(copy_context().run, work, item))
