@@ -115,14 +115,14 @@ class Inside:
     """
 
     def __init__(self, pattern: str, scope: Scope) -> None:
-        segments = pattern.split("/")
-        self._place = next(place for place, segment in enumerate(segments) if f"{{{scope.column}}}" in segment)
-        self._before, _, self._after = segments[self._place].partition(f"{{{scope.column}}}")
+        segments, column = pattern.split("/"), f"{{{scope.column}}}"
+        self._place = next(place for place, each in enumerate(segments) if column in each and each.count("{") == 1)
+        self._before, _, self._after = segments[self._place].partition(column)
         self._scope = scope
 
     def __contains__(self, folder: str) -> bool:
         """Whether a folder is one of these."""
-        segment = [*folder.split("/"), ""][self._place]
+        segment = "".join(folder.split("/")[self._place : self._place + 1])
         fits = segment.startswith(self._before) and segment.endswith(self._after)
         return fits and self._has(unquote(segment[len(self._before) : len(segment) - len(self._after)]))
 

@@ -196,6 +196,26 @@ def test_folders_of_moments_and_of_values_belong_to_partitions_too(shop: Path) -
     assert files(shop / "regions") == {"it%27s": [9]}
 
 
+def test_files_from_before_there_were_folders_stay(shop: Path) -> None:
+    run_pipeline(lake("lake", "append", partitions=None))
+    before = files(shop / "lake")
+    deeper = lake("lake/{region}/days/{created_at}", "append")
+
+    for _ in range(2):
+        run_pipeline(deeper, partition=partition_of(deeper, "2024-01-05"))
+
+    assert files(shop / "lake")["."] == before["."]
+
+
+def test_the_folder_that_tells_the_partition_alone_counts(shop: Path) -> None:
+    both = lake("lake/{created_at}-{region}/{created_at}", "append")
+
+    for _ in range(2):
+        run_pipeline(both, partition=partition_of(both, "2024-01-05"))
+
+    assert sorted(chain.from_iterable(files(shop / "lake").values())) == [2, 3]
+
+
 def test_rows_whose_folder_does_not_tell_the_partition_are_refused(shop: Path) -> None:
     (shop / "a.ndjson").write_text('{"id": 1, "day": "2024-01-05"}\n')
     source = {"type": "file", "path": "a.ndjson"}
