@@ -629,7 +629,7 @@ class ApiSource(Model):
         try:
             return spelled_out(value)
         except NotKnownError as error:
-            raise PydanticCustomError("value_error", f"{error}".replace("{", "{{"), {"at": error.key}) from None
+            raise PydanticCustomError("value_error", str(error), {"at": error.key}) from None
 
     @field_validator("pagination", "incremental")
     @classmethod

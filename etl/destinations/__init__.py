@@ -18,16 +18,16 @@ def open_destination(pipeline: Pipeline, partition: Partition | None = None) -> 
         DestinationError: It cannot be opened as it is declared.
         ConfigError: A `${NAME}` in it has no value.
     """
+    scope = partition.scope if partition else None
     if isinstance(pipeline.destination, FileDestination):
         from etl.destinations.files import FilesDestination
 
-        return FilesDestination(pipeline.name, pipeline.destination, partition.scope if partition else None)
+        return FilesDestination(pipeline.name, pipeline.destination, scope)
     if isinstance(pipeline.destination, ApiDestination):
         from etl.destinations.api import EndpointDestination
 
         return EndpointDestination(pipeline.name, pipeline.destination)
     from etl.destinations.database import TableDestination
 
-    scope = partition.scope if partition else None
     children = pipeline.transform.children
     return TableDestination(pipeline.name, pipeline.destination, pipeline.description, scope, children)

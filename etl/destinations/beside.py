@@ -49,8 +49,8 @@ class Run:
 
     pipeline: str
     id: str
-    replayed: Sequence[str] = ()
-    expired: datetime | None = None
+    replayed: Sequence[str]
+    expired: datetime | None
 
 
 class BesideLoad:

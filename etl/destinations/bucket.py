@@ -248,8 +248,8 @@ class _Change:
         for url, id_ in unfinished(s3, root):
             if _is_of(url, before.writers):
                 s3.call("abort_multipart_upload", url, UploadId=id_)
-        found = (entry.url.removeprefix(root) for entry in s3.objects.list(root))
-        self._bucket.delete(name for name in found if _is_of(name, before.writers))
+        found = (entry.url for entry in s3.objects.list(root) if _is_of(entry.url, before.writers))
+        self._bucket.delete(url.removeprefix(root) for url in found)
 
 
 class _Upload:

@@ -19,8 +19,6 @@ from etl.stream import BadRow, ChildRows, Loaded
 
 logger = logging.getLogger(__name__)
 
-NO_CHILDREN: Mapping[str, ChildTable] = {}
-
 
 class TableDestination(Beside):
     """`ParentDestination`: one table, and its child tables.
@@ -42,8 +40,8 @@ class TableDestination(Beside):
         pipeline: str,
         declared: DatabaseDestination,
         description: str,
-        scope: Scope | None = None,
-        children: Mapping[str, ChildTable] = NO_CHILDREN,
+        scope: Scope | None,
+        children: Mapping[str, ChildTable],
     ) -> None:
         from etl.loader import resolve
 

@@ -47,7 +47,7 @@ class FilesDestination:
         ConfigError: A `${NAME}` in the path has no value.
     """
 
-    def __init__(self, pipeline: str, declared: FileDestination, scope: Scope | None = None) -> None:
+    def __init__(self, pipeline: str, declared: FileDestination, scope: Scope | None) -> None:
         from etl.loader import resolve
 
         self.label = resolve(declared.path)
@@ -172,8 +172,9 @@ class FilesLoad:
 
     def _check_inside(self) -> None:
         """Lets a load pass whose files the next run for the partition would find again."""
-        for folder in self._parts.folders if self._inside else ():
-            if self._inside and folder not in self._inside:
+        inside = self._inside
+        for folder in self._parts.folders:
+            if inside and folder not in inside:
                 raise DestinationError(
                     f"{self._label}: the folder {folder} is of no value of the partition",
                     hint="partition by a column of text, whole numbers, dates or timestamps",
