@@ -10,7 +10,7 @@ import random
 import re
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
@@ -178,16 +178,6 @@ class Calls:
         about = {"service": self.service, "aggregate": changes[0][0][0], "count": len(changes)}
         _log.info("%s %s", self.service, what, extra=about)
         self._publish(what, changes)
-
-    def announce_all(self, what: str, aggregate: str, ids: Collection[str]) -> None:
-        """`announce` for the many that one call has changed, all at once.
-
-        Args:
-            what: As for `announce`.
-            aggregate: Kind of what has changed.
-            ids: The ids.
-        """
-        self.announce_each(what, [((aggregate, each), {}, None) for each in ids])
 
     def _publish(self, what: str, changes: Sequence[Change]) -> None:
         if self._events is None:

@@ -46,8 +46,8 @@ class Credential:
 
     @property
     def secrets(self) -> Collection[str]:
-        """What must not show."""
-        return [self.value]
+        """What must not show: with the scheme before it, and alone."""
+        return [self.value, self.value.strip().rpartition(" ")[2]]
 
     def put(self, request: httpx.Request) -> None:
         """Adds it to a request."""
@@ -88,8 +88,7 @@ class ClientCredentials:
     @property
     def secrets(self) -> Collection[str]:
         """What must not show."""
-        token = [] if self._token is None else [self._token.value, self._token.value.removeprefix("Bearer ")]
-        return [self._secret, *self.client.secrets, *token]
+        return [self._secret, *self.client.secrets, *(self._token.secrets if self._token else ())]
 
     @property
     def token(self) -> Credential | None:

@@ -24,7 +24,6 @@ from integrations.breaker import USUAL_BREAKER, BreakerPolicy
 from integrations.calls import (
     NO_ANSWER,
     NOT_SENT,
-    UNREACHABLE,
     USUAL_BUDGET,
     Calls,
     Operation,
@@ -38,7 +37,7 @@ from integrations.files import written
 from integrations.limits import retry_wait, used_up
 from integrations.metrics import State
 from integrations.urls import absolute, clean_url, origin, same_origin
-from integrations.wires import BlockingWire, LoopWire, finish
+from integrations.wires import BlockingWire, LoopWire, finish, unanswered
 
 if TYPE_CHECKING:
     from events.log import EventLog
@@ -57,8 +56,6 @@ __all__ = [
 ]
 
 _SAFE_TO_REPEAT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
-_NOT_REACHED = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
-_MISTAKES = (httpx.UnsupportedProtocol, httpx.LocalProtocolError, httpx.InvalidURL)
 _NO_ANSWER_HINT = "check the address and the network; the service may be down"
 _A = TypeVar("_A")
 
@@ -186,7 +183,8 @@ class _Client(Generic[_A]):
 
     def without_secrets(self, text: str) -> str:
         """A text with stars in the place of the credential and the other secrets."""
-        for secret in [*self._secrets, *(self._credential.secrets if self._credential else ())]:
+        secrets = [*self._secrets, *(self._credential.secrets if self._credential else ())]
+        for secret in map(str.strip, secrets):  # an error may show the end of its line as two characters
             for form in {secret, quote(secret, safe=""), quote_plus(secret)} - {""}:
                 text = text.replace(form, "***")
         return text
@@ -301,10 +299,10 @@ class _Client(Generic[_A]):
         )
 
     def _broken(self, task: _Task, error: Exception) -> IntegrationError:
-        if isinstance(error, _MISTAKES):
-            return self._error(task, _reason(error), code=NOT_SENT)
+        code = unanswered(error)
+        if code == NOT_SENT:
+            return self._error(task, _reason(error), code=code)
         if isinstance(error, httpx.TransportError):
-            code = UNREACHABLE if isinstance(error, _NOT_REACHED) else NO_ANSWER
             return self._error(task, _reason(error), code=code, hint=_NO_ANSWER_HINT, retryable=True)
         return self._error(task, _reason(error), code="bad_answer")
 
@@ -330,9 +328,8 @@ class _Client(Generic[_A]):
             return credential.token or credential.take(await self._ask(credential), self._error_of)
 
     async def _ask(self, credential: ClientCredentials) -> Response:
-        once = RetryBudget(attempts=1)
         giver = type(self)(
-            credential.url, service="oauth2", credential=credential.client, budget=once, error=self._error_of
+            credential.url, service="oauth2", credential=credential.client, limits=self._limits, error=self._error_of
         )
         try:
             return await giver._once(giver._task("POST", credential.url, credential.question))  # noqa: SLF001  (its own kind)

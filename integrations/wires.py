@@ -17,6 +17,11 @@ from typing import Any, Protocol, TypeVar
 
 import httpx
 
+from integrations.calls import NO_ANSWER, NOT_SENT, UNREACHABLE
+
+_MISTAKES = (httpx.UnsupportedProtocol, httpx.LocalProtocolError, httpx.InvalidURL)
+_NOT_REACHED = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
+
 T = TypeVar("T")
 Hook = Callable[[httpx.Request], Coroutine[Any, Any, None]]
 
@@ -126,6 +131,13 @@ class LoopWire:
     async def close(self) -> None:
         """See `Wire`."""
         await self.client.aclose()
+
+
+def unanswered(error: Exception) -> str:
+    """Why there is no answer: `NOT_SENT`, `UNREACHABLE` or `NO_ANSWER` of `integrations.calls`."""
+    if isinstance(error, _MISTAKES):
+        return NOT_SENT
+    return UNREACHABLE if isinstance(error, _NOT_REACHED) else NO_ANSWER
 
 
 @cache

@@ -15,10 +15,10 @@ class CalendarConflictError(CalendarIntegrationError):
     """What was to be changed has been changed by somebody else since it was read; nothing was done."""
 
 
-CHANGED = "read it again, and decide anew: somebody has changed it in the meantime"
+_CHANGED = "read it again, and decide anew: somebody has changed it in the meantime"
 
 
-def conflict(error: CalendarIntegrationError, hint: str = CHANGED) -> CalendarConflictError:
+def conflict(error: CalendarIntegrationError, hint: str = _CHANGED) -> CalendarConflictError:
     """A refusal that is a conflict."""
     about: dict[str, Any] = {name: getattr(error, name) for name in ("service", "operation", "status", "request_id")}
     return CalendarConflictError(error.message, code="conflict", hint=hint, **about)

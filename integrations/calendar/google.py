@@ -35,7 +35,7 @@ from integrations.calendar.google_wire import (
     unreached,
     without_token,
 )
-from integrations.calendar.model import Calendar, CalendarEvent, Changes, Draft, Watch, changed
+from integrations.calendar.model import LIFETIME, Calendar, CalendarEvent, Changes, Draft, Watch, changed
 from integrations.calendar.telling import tell
 from integrations.calls import USUAL_BUDGET, Calls, Operation, RetryBudget, idempotency_key
 from integrations.metrics import State
@@ -48,9 +48,6 @@ if TYPE_CHECKING:
 
 _PAGE = 250
 _TOKEN_URI = "https://oauth2.googleapis.com/token"  # noqa: S105  (an address)
-_LIFETIME = timedelta(days=6)
-_EVERYTHING = frozenset(each.name for each in fields(Draft))
-_ASKED_FOR_NOTHING = {"description": "", "location": "", "attendees": (), "recurrence": (), "online_meeting": False}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +115,7 @@ class GoogleCalendar:
     def create(self, calendar_id: str, draft: Draft, *, operation_id: str) -> CalendarEvent:
         """See `Calendars.create`."""
         key = idempotency_key("google_calendar.events.create", f"{calendar_id}/{operation_id}")
-        names = {name for name in _EVERYTHING if getattr(draft, name) != _ASKED_FOR_NOTHING.get(name)}
+        names = {each.name for each in fields(Draft) if getattr(draft, each.name) != each.default}
         body = {"id": key.replace("-", ""), **_without_nulls(body_of(draft, names, key))}
         asked = {"calendarId": calendar_id, "body": body, "conferenceDataVersion": 1, "sendUpdates": "all"}
         try:
@@ -200,7 +197,7 @@ class GoogleCalendar:
                 raise
             yield from self.changes(calendar_id, start, end)
 
-    def watch(self, calendar_id: str, url: str, *, lifetime: timedelta = _LIFETIME) -> Watch:
+    def watch(self, calendar_id: str, url: str, *, lifetime: timedelta = LIFETIME) -> Watch:
         """See `Calendars.watch`."""
         secret = self._config.watch_secret
         if secret is None:
@@ -218,7 +215,7 @@ class GoogleCalendar:
         expires = datetime.fromtimestamp(int(told["expiration"]) / 1000, UTC)
         return Watch(told["id"], calendar_id, url, expires, told["resourceId"])
 
-    def renew(self, watch: Watch, *, lifetime: timedelta = _LIFETIME) -> Watch:
+    def renew(self, watch: Watch, *, lifetime: timedelta = LIFETIME) -> Watch:
         """See `Calendars.renew`. Google's cannot be prolonged: a new one takes its place, without a gap."""
         new = self.watch(watch.calendar_id, watch.url, lifetime=lifetime)
         self.stop(watch)

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from integrations.calendar.errors import CalendarIntegrationError
-from integrations.calls import NO_ANSWER, NOT_SENT, UNREACHABLE, Operation, hint, silence, without_addresses
+from integrations.calls import NOT_SENT, Operation, hint, silence, without_addresses
 from integrations.limits import retry_wait
-from integrations.wires import tls
+from integrations.wires import tls, unanswered
 
 if TYPE_CHECKING:
     from google.auth.credentials import Credentials
@@ -29,8 +29,6 @@ SCOPE = "https://www.googleapis.com/auth/calendar"
 
 _LIMITED = {"rateLimitExceeded", "userRateLimitExceeded"}
 """Google says 403 for some of its rate limits."""
-_MISTAKES = (httpx.UnsupportedProtocol, httpx.LocalProtocolError, httpx.InvalidURL)
-_NOT_REACHED = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
 _HINTS = {
     "insufficientPermissions": f"give the credentials the scope {SCOPE}",
     "forbidden": "share the calendar with the account, or let the service account act for its owner",
@@ -143,14 +141,14 @@ def refused(error: HttpError, operation: Operation) -> CalendarIntegrationError:
 
 def unreached(error: httpx.HTTPError | httpx.InvalidURL, operation: Operation) -> CalendarIntegrationError:
     """No answer from Google, in the house's words."""
-    code = UNREACHABLE if isinstance(error, _NOT_REACHED) else NO_ANSWER
+    code = unanswered(error)
     return CalendarIntegrationError(
         f"Google Calendar {operation.name}: no answer ({type(error).__name__})",
         service=SERVICE,
         operation=operation.name,
-        code=NOT_SENT if isinstance(error, _MISTAKES) else code,
+        code=code,
         hint="check the network, PIVOTAL_GOOGLE_API_BASE and the credentials' token_uri; Google may be down",
-        retryable=not isinstance(error, _MISTAKES),
+        retryable=code != NOT_SENT,
     )
 
 

@@ -19,7 +19,7 @@ Answer = Literal["needs_action", "accepted", "tentative", "declined"]
 Moment = datetime | date
 """A time with its zone, or a day."""
 
-_LIFETIME = timedelta(days=6)
+LIFETIME = timedelta(days=6)
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,7 +271,7 @@ class Calendars(Protocol):
         """
         ...
 
-    def watch(self, calendar_id: str, url: str, *, lifetime: timedelta = _LIFETIME) -> Watch:
+    def watch(self, calendar_id: str, url: str, *, lifetime: timedelta = LIFETIME) -> Watch:
         """Asks to be told of changes. Tried once: a watch that may be there is not asked for again.
 
         Args:
@@ -281,7 +281,7 @@ class Calendars(Protocol):
         """
         ...
 
-    def renew(self, watch: Watch, *, lifetime: timedelta = _LIFETIME) -> Watch:
+    def renew(self, watch: Watch, *, lifetime: timedelta = LIFETIME) -> Watch:
         """Goes on with a watch: the service may make it a new one, with another id.
 
         Args:

@@ -11,14 +11,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from errors import PivotalError
 from integrations.breaker import USUAL_BREAKER, BreakerPolicy
 from integrations.calendar.errors import CalendarIntegrationError, conflict
-from integrations.calendar.model import PRIMARY, Calendar, CalendarEvent, Changes, Draft, Watch, changed
+from integrations.calendar.model import LIFETIME, PRIMARY, Calendar, CalendarEvent, Changes, Draft, Watch, changed
 from integrations.calendar.outlook_events import body_of, calendar_of, event_of
 from integrations.calendar.recurrence import SERVICE
 from integrations.calendar.telling import tell
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
     from events.log import EventLog
 
 _PAGE = 100
-_LIFETIME = timedelta(days=6)
 _EVERYTHING = frozenset(each.name for each in fields(Draft))
 _PREFER = 'outlook.timezone="UTC", outlook.body-content-type="text", IdType="ImmutableId"'
 _FORGOTTEN = {"syncStateNotFound", "SyncStateNotFound", "SyncStateInvalid", "resyncRequired", "ErrorSyncStateNotFound"}
@@ -84,14 +82,9 @@ class Outlook:
     service = SERVICE
 
     def __init__(self, config: OutlookConfig, events: EventLog | None = None) -> None:
-        self._config, self._events = config, events
+        self._config, base = config, config.api_base.rstrip("/")
         self._user = f"/users/{quote(config.user, safe='')}"
-
-    @cached_property
-    def http(self) -> HttpClient:
-        """The HTTP client, with Graph's version 1.0 as its base: for what is not wrapped here."""
-        config, base = self._config, self._config.api_base.rstrip("/")
-        return HttpClient(
+        self.http = HttpClient(
             f"{base}/v1.0",
             service=SERVICE,
             credential=ClientCredentials(
@@ -107,8 +100,9 @@ class Outlook:
             breaker=config.breaker,
             error=CalendarIntegrationError,
             refusal=_refusal,
-            events=self._events,
+            events=events,
         )
+        """The HTTP client, with Graph's version 1.0 as its base: for what is not wrapped here."""
 
     @property
     def circuit(self) -> State:
@@ -117,8 +111,7 @@ class Outlook:
 
     def close(self) -> None:
         """Frees the connections."""
-        if "http" in vars(self):
-            self.http.close()
+        self.http.close()
 
     def calendars(self) -> Iterator[Calendar]:
         """See `Calendars.calendars`."""
@@ -205,7 +198,7 @@ class Outlook:
                 raise
             yield from self.changes(calendar_id, start, end)
 
-    def watch(self, calendar_id: str, url: str, *, lifetime: timedelta = _LIFETIME) -> Watch:
+    def watch(self, calendar_id: str, url: str, *, lifetime: timedelta = LIFETIME) -> Watch:
         """See `Calendars.watch`. Graph tells of all the user's calendars, whichever is asked for."""
         secret = self._config.watch_secret
         if secret is None:
@@ -219,7 +212,7 @@ class Outlook:
         }
         return _watch(self.http.post("/subscriptions", operation="watches.create", json=body), calendar_id, url)
 
-    def renew(self, watch: Watch, *, lifetime: timedelta = _LIFETIME) -> Watch:
+    def renew(self, watch: Watch, *, lifetime: timedelta = LIFETIME) -> Watch:
         """See `Calendars.renew`."""
         answer = self.http.patch(
             f"/subscriptions/{quote(watch.id, safe='')}",

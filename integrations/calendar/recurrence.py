@@ -60,7 +60,7 @@ def rule_of(recurrence: Mapping[str, Any] | None, start: date, zone: tzinfo) -> 
     if not recurrence:
         return ()
     pattern, ends = recurrence["pattern"], recurrence["range"]
-    parts = {"FREQ": _frequency(pattern["type"])}
+    parts = {"FREQ": pattern["type"].removeprefix("absolute").removeprefix("relative").upper()}
     if pattern["interval"] != 1:
         parts["INTERVAL"] = str(pattern["interval"])
     parts |= _days_of(pattern)
@@ -191,12 +191,6 @@ def _not(what: str) -> NotExpressibleError:
 
 
 # --- Graph -> RFC 5545 --------------------------------------------------------------------------------------------
-
-
-def _frequency(kind: str) -> str:
-    return {"absoluteMonthly": "MONTHLY", "relativeMonthly": "MONTHLY", "absoluteYearly": "YEARLY"}.get(
-        kind, "YEARLY" if kind == "relativeYearly" else kind.upper()
-    )
 
 
 def _days_of(pattern: Mapping[str, Any]) -> dict[str, str]:

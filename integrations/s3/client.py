@@ -127,7 +127,8 @@ class Client:
     def tell_all(self, what: str, urls: Collection[str]) -> None:
         """`tell` for the many that one call has changed."""
         if urls:
-            self._calls.announce_all(what, what.split(".", maxsplit=1)[0], urls)
+            kind = what.split(".", maxsplit=1)[0]
+            self._calls.announce_each(what, [((kind, url), {}, None) for url in urls])
 
     def _call(self, operation: str, url: str, asked: Mapping[str, object]) -> Any:  # noqa: ANN401
         from botocore.exceptions import BotoCoreError, ClientError

@@ -59,15 +59,17 @@ class Past:
             EventLogError: The log cannot be read.
         """
         log = self._client.events
+        if log is None:
+            return {}
         known: dict[str, str | SendGridIntegrationError] = {}
         doubts: dict[str, tuple[Part, int]] = {}
-        for part in parts if log else ():
+        for part in parts:
             if (sent := _find(log, part.key, _SENT)) is not None:
                 alike = set(sent.data["recipients"]) == {*_names(sent.aggregate_id, part.message)}
                 known[part.key] = sent.aggregate_id if alike else _of_others(sent.aggregate_id)
             elif (doubt := _find(log, f"{part.key}/doubtful", _DOUBTFUL)) is not None:
                 doubts[part.key] = (part, int(doubt.data["after"]))
-        return known | self._settled(log, doubts) if log and doubts else known
+        return known | self._settled(log, doubts) if doubts else known
 
     def tell(self, message_id: str, parts: Iterable[Part]) -> None:
         """That SendGrid took mails: the events that `email_messages` has their first rows from, without addresses."""
@@ -95,8 +97,8 @@ class Past:
         return {key: heard.get(key) or _in_doubt() for key in doubts}
 
 
-def _find(log: EventLog | None, key: str, what: str) -> Event | None:
-    found = [] if log is None else [recorded.event for recorded in log.find(key)]
+def _find(log: EventLog, key: str, what: str) -> Event | None:
+    found = (recorded.event for recorded in log.find(key))
     return next((event for event in found if event.type == f"pivotal.sendgrid.{what}"), None)
 
 

@@ -273,6 +273,18 @@ def test_no_secret_shows_in_an_error_a_url_or_a_log(web: Web, caplog: pytest.Log
         assert not [secret for secret in ("k3y", "hush/hush", "hush%2Fhush", "t0ken") if secret in text]
 
 
+@pytest.mark.parametrize("credential", [Credential.bearer("t0ken\n"), Credential.api_key("t0ken\n")])
+def test_a_credential_with_the_end_of_its_files_line_does_not_show(web: Web, credential: Credential) -> None:
+    with client(web, credential=credential) as http, pytest.raises(IntegrationError, match="header value") as caught:
+        http.get("/orders")
+    assert "t0ken" not in str(caught.value)
+
+
+def test_a_token_that_is_repeated_without_its_scheme_does_not_show(web: Web) -> None:
+    with client(web, credential=Credential.bearer("t0ken")) as http:
+        assert http.without_secrets("the token t0ken is unknown") == "the token *** is unknown"
+
+
 def test_a_url_is_shown_without_user_password_and_keys() -> None:
     shown = clean_url("https://ada:pass@example.com/a?token=x&page=1&api_key=y#z")
     assert shown == "https://example.com/a?token=***&page=1&api_key=***"
@@ -501,6 +513,18 @@ def test_asking_for_a_token_is_part_of_the_calls_own_budget(web: Web) -> None:
     with client(web, credential=tokens_of(web)) as http, pytest.raises(IntegrationError, match="/token: answered 503"):
         http.get("/orders")
     assert len(web.asked) == QUICK.attempts
+
+
+def test_a_token_may_take_as_long_as_any_other_call(web: Web) -> None:
+    free = threading.Event()
+    web.answer = lambda _: Reply({}, status=200 if free.wait(30) else 500)
+    once = RetryBudget(attempts=1)
+    with (
+        client(web, credential=tokens_of(web), limits=Limits(timeout=0.2), budget=once) as http,
+        pytest.raises(IntegrationError, match="/token: read timeout"),
+    ):
+        http.get("/orders")
+    free.set()
 
 
 @pytest.mark.parametrize(
