@@ -25,7 +25,7 @@ dev: $(BASE) $(PROJECT) ## Start the Dagster UI, its daemon, the receiver and th
 	@exec $(BIN)/pivotal dev
 
 test: lint types $(PROJECT) ## Run every check: lint, types, tests
-	@exec $(BIN)/python -m pytest -q -n 2 --dist loadfile
+	@exec $(BIN)/python -m pytest -q -n 3 --dist loadfile
 
 lint: $(TEST) ## Check style, format and who imports whom
 	@$(BIN)/ruff check --quiet
