@@ -102,6 +102,29 @@ class EventLog(Protocol):
         """The last sequence; 0 if there is none."""
         ...
 
+    def wait(self, after: int, seconds: float) -> int:
+        """Waits for an event behind the sequence `after`, at most so many seconds.
+
+        Returns:
+            The head, as soon as it is behind `after` or the time is over.
+        """
+        ...
+
+    def before(self, moment: datetime) -> int:
+        """The last sequence that was recorded before a moment (with a time zone); 0 if there is none."""
+        ...
+
+    def prune(self, until: int) -> int:
+        """Deletes the events up to the sequence `until`, but for dead letters and the log's last event.
+
+        An event whose (source, dedupe_key) is gone is new if it comes again. The last event stays, so that the head
+        never goes back. Publishers get their turn in between; who is interrupted has deleted a part.
+
+        Returns:
+            How many were deleted.
+        """
+        ...
+
     def bury(self, subscription: str, recorded: Recorded, error: str, attempts: int) -> None:
         """Puts an event on a subscription's dead-letter list; it is there once, with the latest error."""
         ...

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -22,6 +23,12 @@ from events.log import DeadLetter, Recorded
 
 BUSY_TIMEOUT = 5.0
 """Seconds to wait for another process's write before giving up."""
+
+LOOK_EVERY = 0.02
+"""Seconds between two looks at the head while an event is waited for; a look costs some microseconds."""
+
+PRUNE_PORTION = 1000
+"""Events that one transaction deletes: whoever publishes meanwhile waits for milliseconds."""
 
 _SCHEMA_VERSION = 1
 _SCHEMA = """
@@ -49,12 +56,20 @@ _SCHEMA = """
 _RECORDED = "SELECT sequence, event, recorded_at FROM events"
 
 _INSERT = """
-    INSERT INTO events (id, type, source, dedupe_key, recorded_at, event) VALUES (?, ?, ?, ?, ?, ?)
+    INSERT INTO events (id, type, source, dedupe_key, event, recorded_at) VALUES (?, ?, ?, ?, ?, ?)
     ON CONFLICT (dedupe_key, source) DO NOTHING
 """
 _BURY = """
     INSERT INTO dead_letters (subscription, sequence, error, attempts, at) VALUES (?, ?, ?, ?, ?)
     ON CONFLICT DO UPDATE SET error = excluded.error, attempts = excluded.attempts, at = excluded.at
+"""
+_PRUNE = """
+    DELETE FROM events WHERE sequence IN (
+        SELECT sequence FROM events
+        WHERE sequence <= ? AND sequence < (SELECT max(sequence) FROM events)
+            AND sequence NOT IN (SELECT sequence FROM dead_letters)
+        ORDER BY sequence LIMIT ?
+    )
 """
 _LAST_SEQUENCE = 2**63 - 1
 
@@ -94,10 +109,10 @@ class SqliteEventLog:
 
     def publish(self, events: Sequence[Event]) -> list[bool]:
         """See `EventLog.publish`."""
-        now = _now()
-        rows = [_row(event, now) for event in events]
+        rows = [_row(event) for event in events]
         with self._writing() as connection:
-            return [connection.execute(_INSERT, row).rowcount == 1 for row in rows]
+            now = _now()  # while nobody else writes: the times are in the order of the sequences
+            return [connection.execute(_INSERT, (*row, now)).rowcount == 1 for row in rows]
 
     def read(
         self, after: int, limit: int, *, until: int | None = None, types: Sequence[str] = ("*",)
@@ -119,6 +134,26 @@ class SqliteEventLog:
     def head(self) -> int:
         """See `EventLog.head`."""
         return int(self._select("SELECT coalesce(max(sequence), 0) FROM events")[0][0])
+
+    def wait(self, after: int, seconds: float) -> int:
+        """See `EventLog.wait`."""
+        deadline = time.monotonic() + seconds
+        while (head := self.head()) <= after and (left := deadline - time.monotonic()) > 0:
+            time.sleep(min(LOOK_EVERY, left))
+        return head
+
+    def before(self, moment: datetime) -> int:
+        """See `EventLog.before`."""
+        return bisect_left(range(self.head() + 1), moment, lo=1, key=self._recorded_at) - 1
+
+    def prune(self, until: int) -> int:
+        """See `EventLog.prune`."""
+        pruned, deleted = 0, PRUNE_PORTION
+        while deleted == PRUNE_PORTION:
+            with self._writing() as connection:
+                deleted = connection.execute(_PRUNE, (until, PRUNE_PORTION)).rowcount
+            pruned += deleted
+        return pruned
 
     def counts(self) -> Mapping[str, int]:
         """See `EventLog.counts`."""
@@ -153,6 +188,13 @@ class SqliteEventLog:
         """See `EventLog.close`."""
         with self._lock:
             self._connection.close()
+
+    def _recorded_at(self, sequence: int) -> datetime:
+        """When the last event up to a sequence was recorded."""
+        rows = self._select(
+            "SELECT recorded_at FROM events WHERE sequence <= ? ORDER BY sequence DESC LIMIT 1", sequence
+        )
+        return datetime.fromisoformat(rows[0][0]) if rows else datetime.min.replace(tzinfo=UTC)
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
@@ -242,14 +284,14 @@ def _schema_version(connection: sqlite3.Connection) -> int:
     return int(connection.execute("PRAGMA user_version").fetchone()[0])
 
 
-def _row(event: Event, now: str) -> tuple[str, ...]:
+def _row(event: Event) -> tuple[str, ...]:
     try:
         text = event.model_dump_json()
     except ValueError as error:
         raise EventLogError(
             f"event {event.type} ({event.metadata.dedupe_key!r}) cannot be written as JSON: {error}"
         ) from error
-    return event.id, event.type, event.metadata.source, event.metadata.dedupe_key, now, text
+    return event.id, event.type, event.metadata.source, event.metadata.dedupe_key, text
 
 
 def _recorded(sequence: int, event: str, recorded_at: str) -> Recorded:
