@@ -51,11 +51,29 @@ class Settings(BaseSettings):
         description="The gateway's address as the outside calls it: https://hooks.example.com. Twilio signs it; if it "
         "is not given, the request's own is taken, which a proxy in between changes.",
     )
+    gateway_connection_limit: int = Field(
+        500,
+        gt=0,
+        description="Connections that the gateway serves at once, idle ones too; those above hear 503. Each may hold a "
+        "body of webhook_body_limit: together that bounds the memory.",
+    )
+    gateway_header_limit: int = Field(
+        16_384, gt=0, description="Bytes that a request's target and headers may have together."
+    )
+    gateway_header_count: int = Field(100, gt=0, description="Headers that a request may have.")
+    gateway_header_timeout: float = Field(
+        10.0, gt=0, description="Seconds that a request's headers may take to arrive, from the connection's start on."
+    )
     webhook_tolerance: int = Field(
         300, gt=0, description="Seconds that a webhook's timestamp may be away from now, either way."
     )
     webhook_body_limit: int = Field(1_048_576, gt=0, description="Bytes that a webhook's body may have.")
     webhook_body_timeout: float = Field(10.0, gt=0, description="Seconds that a webhook's body may take to arrive.")
+    webhook_backlog_limit: int = Field(
+        10_000,
+        gt=0,
+        description="Events that may wait in memory for the event log; while there are more, webhooks hear 503.",
+    )
 
     stripe_api_base: str = Field("https://api.stripe.com", description="Where Stripe's API answers.")
     stripe_api_key: SecretStr | None = Field(None, description="Stripe's secret key (sk_...).")
@@ -139,6 +157,16 @@ class Settings(BaseSettings):
     def path(self, value: str) -> Path:
         """Where a path from a setting or a pipeline stands: relative ones start from `root`."""
         return self.root / value
+
+
+def several(values: SecretStr | str | None) -> list[str]:
+    """The values of a variable that holds some, comma-separated, without the space around them.
+
+    Args:
+        values: The variable's; None if it is not set.
+    """
+    plain = values.get_secret_value() if isinstance(values, SecretStr) else values or ""
+    return [value.strip() for value in plain.split(",") if value.strip()]
 
 
 @cache

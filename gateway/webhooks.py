@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from pydantic_core import to_json
 from starlette.requests import ClientDisconnect, Request
@@ -17,36 +17,14 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from errors import EventLogError
-from events.envelope import Event
 from events.group import GroupCommit
 from events.log import EventLog
-from gateway.mapping import sendgrid_events, stripe_events, twilio_events
+from gateway.provider import Hook, Provider, Received
+from gateway.providers import providers
 from gateway.refusal import RefusedError
-from gateway.verify import Hook, SendGridVerifier, StripeVerifier, TwilioVerifier, Verifier
 from settings import Settings
 
 logger = logging.getLogger(__name__)
-
-_FORM_OR_JSON = frozenset({"application/x-www-form-urlencoded", "application/json"})
-
-
-@dataclass(frozen=True, slots=True)
-class Provider:
-    """Someone who sends webhooks.
-
-    Args:
-        name: As in the path: `/webhooks/{name}`.
-        verifier: Tells its requests from forged ones.
-        events: A verified request -> events.
-        content_types: What its bodies may be.
-        thanks: What it is answered, if not how many events there were.
-    """
-
-    name: str
-    verifier: Verifier
-    events: Callable[[Hook], list[Event]]
-    content_types: frozenset[str] = frozenset({"application/json"})
-    thanks: Response | None = None
 
 
 class Receiver:
@@ -59,21 +37,13 @@ class Receiver:
 
     def __init__(self, settings: Settings, log: EventLog) -> None:
         self._settings = settings
-        self._commit = GroupCommit(log)
+        self._commit = GroupCommit(log, limit=settings.webhook_backlog_limit)
         self._preparing: asyncio.Task[None] | None = None
-        self._providers = (
-            Provider("stripe", StripeVerifier(settings), lambda hook: stripe_events(hook.body)),
-            Provider("sendgrid", SendGridVerifier(settings), lambda hook: sendgrid_events(hook.body)),
-            # Whoever sends an inbound message is answered with what this says: nothing.
-            Provider("twilio", TwilioVerifier(settings), twilio_events, _FORM_OR_JSON, _xml("<Response/>")),
-        )
+        self._providers = providers(settings)
 
     def routes(self) -> list[Route]:
         """One route a provider."""
-        return [
-            Route(f"/webhooks/{provider.name}", self._endpoint(provider), methods=["POST"])
-            for provider in self._providers
-        ]
+        return [Route(each.path, self._endpoint(each), methods=["POST"]) for each in self._providers]
 
     def prepare(self) -> None:
         """Starts to import the providers' SDKs, in a thread: until it is done, webhooks wait, other requests do not."""
@@ -82,30 +52,29 @@ class Receiver:
     def _prepare(self) -> None:
         for provider in self._providers:
             try:
-                provider.verifier.prepare()
+                provider.prepare()
             except RefusedError as refusal:
                 _log("webhooks cannot be verified", provider, refusal)
 
     def _endpoint(self, provider: Provider) -> Callable[[Request], Awaitable[Response]]:
         async def receive(request: Request) -> Response:
             try:
-                events = await self._verified(provider, request)
-                new = sum(await self._commit.publish(events))
+                received = await self._received(provider, request)
+                new = sum(await self._commit.publish(received.events)) if received.events else 0
             except Exception as error:  # noqa: BLE001  (whatever it is, the provider must send the event again)
                 return _refuse(provider, error)
-            return provider.thanks or _answer(200, {"received": len(events), "new": new})
+            return received.answer or _answer(200, {"received": len(received.events), "new": new})
 
         return receive
 
-    async def _verified(self, provider: Provider, request: Request) -> list[Event]:
+    async def _received(self, provider: Provider, request: Request) -> Received:
         hook = Hook(self._url(request), request.headers, b"")
-        if hook.content_type not in provider.content_types:
+        if provider.content_types and hook.content_type not in provider.content_types:
             raise RefusedError(415, f"the content type is not {' or '.join(sorted(provider.content_types))}")
         hook = replace(hook, body=await self._body(request))
         if self._preparing:
             await asyncio.shield(self._preparing)
-        provider.verifier.verify(hook)
-        return provider.events(hook)
+        return provider.receive(hook)
 
     def _url(self, request: Request) -> str:
         """What was called, letter by letter: Twilio signs it."""
@@ -145,10 +114,6 @@ def _refuse(provider: Provider, error: Exception) -> Response:
     _log("webhook refused", provider, refusal)
     headers = {503: {"Retry-After": "5"}, 408: {"Connection": "close"}}
     return _answer(refusal.status, {"error": _ANSWERS[refusal.status]}, headers.get(refusal.status))
-
-
-def _xml(text: str) -> Response:
-    return Response(text, media_type="text/xml")
 
 
 def _answer(status: int, told: Mapping[str, object], headers: Mapping[str, str] | None = None) -> Response:

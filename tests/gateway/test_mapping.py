@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from events.envelope import Event
-from gateway.mapping import sendgrid_events, stripe_events
+from gateway.providers.sendgrid import sendgrid_events
+from gateway.providers.stripe import stripe_events
 from gateway.refusal import RefusedError
 from tests.events.strategies import JSON, TEXT
 from tests.gateway.signing import body_of, sendgrid_event, stripe_event

@@ -19,7 +19,7 @@ from errors import EventLogError
 from etl.destinations.warehouse import open_warehouse
 from events.cause import Cause, caused_by
 from events.log import EventLog, open_log
-from gateway.mapping import sendgrid_events
+from gateway.providers.sendgrid import sendgrid_events
 from integrations.calls import NOT_SENT, idempotency_key
 from integrations.sendgrid import DOUBTFUL, Message, SendGrid, SendGridIntegrationError
 from projections.apply import apply_range

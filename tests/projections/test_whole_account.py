@@ -12,7 +12,7 @@ import pytest
 from etl.destinations.warehouse import open_warehouse
 from events.envelope import Event
 from events.log import EventLog
-from gateway.mapping import stripe_events
+from gateway.providers.stripe import stripe_events
 from projections.apply import apply_range
 from sandbox.billing import Account
 from sandbox.refusals import Refused

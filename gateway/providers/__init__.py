@@ -1,0 +1,18 @@
+"""Who sends webhooks: one module each, which tells its requests from forged ones and reads them."""
+
+from __future__ import annotations
+
+from gateway.provider import Provider
+from gateway.providers.sendgrid import SendGrid
+from gateway.providers.stripe import Stripe
+from gateway.providers.twilio import Twilio
+from settings import Settings
+
+
+def providers(settings: Settings) -> list[Provider]:
+    """Everyone whose webhooks are received.
+
+    Args:
+        settings: Secrets and limits.
+    """
+    return [Stripe(settings), SendGrid(settings), Twilio(settings)]
