@@ -117,6 +117,8 @@ class EventLog(Protocol):
     def prune(self, until: int) -> int:
         """Deletes the events up to the sequence `until`, but for dead letters and the log's last event.
 
+        What a durable subscription has not done yet stays, too.
+
         An event whose (source, dedupe_key) is gone is new if it comes again. The last event stays, so that the head
         never goes back. Publishers get their turn in between; who is interrupted has deleted a part.
 

@@ -30,8 +30,7 @@ LOOK_EVERY = 0.02
 PRUNE_PORTION = 1000
 """Events that one transaction deletes: whoever publishes meanwhile waits for milliseconds."""
 
-_SCHEMA_VERSION = 1
-_SCHEMA = """
+_EVENTS = """
     CREATE TABLE events (
         sequence INTEGER PRIMARY KEY AUTOINCREMENT,
         id TEXT NOT NULL,
@@ -51,8 +50,29 @@ _SCHEMA = """
         attempts INTEGER NOT NULL,
         at TEXT NOT NULL,
         PRIMARY KEY (subscription, sequence)
-    ) STRICT, WITHOUT ROWID;
+    ) STRICT, WITHOUT ROWID
 """
+_SUBSCRIPTIONS = """
+    CREATE TABLE durable_subscriptions (
+        name TEXT PRIMARY KEY,
+        cursor INTEGER NOT NULL,
+        lease INTEGER NOT NULL DEFAULT 0,
+        holder TEXT,
+        expires REAL NOT NULL DEFAULT 0
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE deliveries (
+        subscription TEXT NOT NULL REFERENCES durable_subscriptions,
+        sequence INTEGER NOT NULL REFERENCES events,
+        aggregate TEXT NOT NULL,
+        attempts INTEGER NOT NULL,
+        due REAL,
+        PRIMARY KEY (subscription, sequence)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX deliveries_in_order ON deliveries (subscription, aggregate, sequence);
+    CREATE INDEX deliveries_due ON deliveries (subscription, due) WHERE due IS NOT NULL
+"""
+_SCHEMAS = (_EVENTS, _SUBSCRIPTIONS)
+"""What each version of the schema adds to the one before; `PRAGMA user_version` says how many are there."""
 _RECORDED = "SELECT sequence, event, recorded_at FROM events"
 
 _INSERT = """
@@ -67,7 +87,9 @@ _PRUNE = """
     DELETE FROM events WHERE sequence IN (
         SELECT sequence FROM events
         WHERE sequence <= ? AND sequence < (SELECT max(sequence) FROM events)
+            AND NOT EXISTS (SELECT 1 FROM durable_subscriptions WHERE cursor < sequence)
             AND sequence NOT IN (SELECT sequence FROM dead_letters)
+            AND sequence NOT IN (SELECT sequence FROM deliveries)
         ORDER BY sequence LIMIT ?
     )
 """
@@ -110,9 +132,8 @@ class SqliteEventLog:
     def publish(self, events: Sequence[Event]) -> list[bool]:
         """See `EventLog.publish`."""
         rows = [_row(event) for event in events]
-        with self._writing() as connection:
-            now = _now()  # while nobody else writes: the times are in the order of the sequences
-            return [connection.execute(_INSERT, (*row, now)).rowcount == 1 for row in rows]
+        with self.writing() as connection:
+            return _insert(connection, rows)
 
     def read(
         self, after: int, limit: int, *, until: int | None = None, types: Sequence[str] = ("*",)
@@ -123,17 +144,17 @@ class SqliteEventLog:
         query = (
             f"{_RECORDED} NOT INDEXED WHERE sequence > ? AND sequence <= ? AND ({matching}) ORDER BY sequence LIMIT ?"
         )
-        rows = self._select(query, after, _LAST_SEQUENCE if until is None else until, *types, limit)
+        rows = self.select(query, after, _LAST_SEQUENCE if until is None else until, *types, limit)
         return [_recorded(*row) for row in rows]
 
     def find(self, key: str) -> list[Recorded]:
         """See `EventLog.find`."""
-        rows = self._select(f"{_RECORDED} WHERE id = ? OR dedupe_key = ? ORDER BY sequence", key, key)
+        rows = self.select(f"{_RECORDED} WHERE id = ? OR dedupe_key = ? ORDER BY sequence", key, key)
         return [_recorded(*row) for row in rows]
 
     def head(self) -> int:
         """See `EventLog.head`."""
-        return int(self._select("SELECT coalesce(max(sequence), 0) FROM events")[0][0])
+        return int(self.select("SELECT coalesce(max(sequence), 0) FROM events")[0][0])
 
     def wait(self, after: int, seconds: float) -> int:
         """See `EventLog.wait`."""
@@ -150,23 +171,23 @@ class SqliteEventLog:
         """See `EventLog.prune`."""
         pruned, deleted = 0, PRUNE_PORTION
         while deleted == PRUNE_PORTION:
-            with self._writing() as connection:
+            with self.writing() as connection:
                 deleted = connection.execute(_PRUNE, (until, PRUNE_PORTION)).rowcount
             pruned += deleted
         return pruned
 
     def counts(self) -> Mapping[str, int]:
         """See `EventLog.counts`."""
-        return dict(self._select("SELECT type, count(*) FROM events GROUP BY type ORDER BY type"))
+        return dict(self.select("SELECT type, count(*) FROM events GROUP BY type ORDER BY type"))
 
     def bury(self, subscription: str, recorded: Recorded, error: str, attempts: int) -> None:
         """See `EventLog.bury`."""
-        with self._writing() as connection:
-            connection.execute(_BURY, (subscription, recorded.sequence, error, attempts, _now()))
+        with self.writing() as connection:
+            bury(connection, subscription, recorded, error, attempts)
 
     def dead(self, subscription: str | None = None) -> list[DeadLetter]:
         """See `EventLog.dead`."""
-        rows = self._select(
+        rows = self.select(
             "SELECT subscription, error, attempts, at, sequence, event, recorded_at FROM dead_letters"
             " JOIN events USING (sequence) WHERE ?1 IS NULL OR subscription = ?1 ORDER BY sequence, subscription",
             subscription,
@@ -178,7 +199,7 @@ class SqliteEventLog:
 
     def revive(self, subscription: str, sequences: Iterable[int]) -> None:
         """See `EventLog.revive`."""
-        with self._writing() as connection:
+        with self.writing() as connection:
             connection.executemany(
                 "DELETE FROM dead_letters WHERE subscription = ? AND sequence = ?",
                 [(subscription, sequence) for sequence in sequences],
@@ -191,14 +212,18 @@ class SqliteEventLog:
 
     def _recorded_at(self, sequence: int) -> datetime:
         """When the last event up to a sequence was recorded."""
-        rows = self._select(
+        rows = self.select(
             "SELECT recorded_at FROM events WHERE sequence <= ? ORDER BY sequence DESC LIMIT 1", sequence
         )
         return datetime.fromisoformat(rows[0][0]) if rows else datetime.min.replace(tzinfo=UTC)
 
     @contextmanager
-    def _writing(self) -> Iterator[sqlite3.Connection]:
-        """One transaction of the only writer; on the disk when the block is left."""
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        """One transaction of the only writer; on the disk when the block is left.
+
+        Raises:
+            EventLogError: As `EventLog.publish`.
+        """
         with self._using("written"):
             self._connection.execute("BEGIN IMMEDIATE")
             try:
@@ -209,7 +234,12 @@ class SqliteEventLog:
                     self._connection.execute("ROLLBACK")
                 raise
 
-    def _select(self, query: str, *values: object) -> list[Any]:
+    def select(self, query: str, *values: object) -> list[Any]:
+        """What a query finds.
+
+        Raises:
+            EventLogError: The file cannot be read.
+        """
         with self._using("read"):
             return self._connection.execute(query, values).fetchall()
 
@@ -236,6 +266,21 @@ class SqliteEventLog:
                 hint=_HINTS.get(code),
                 retryable=code in _PASSING,
             ) from error
+
+
+def append(connection: sqlite3.Connection, events: Sequence[Event]) -> list[bool]:
+    """`EventLog.publish` inside of a transaction that goes on."""
+    return _insert(connection, [_row(event) for event in events])
+
+
+def bury(connection: sqlite3.Connection, subscription: str, recorded: Recorded, error: str, attempts: int) -> None:
+    """`EventLog.bury` inside of a transaction that goes on."""
+    connection.execute(_BURY, (subscription, recorded.sequence, error, attempts, _now()))
+
+
+def _insert(connection: sqlite3.Connection, rows: Sequence[tuple[str, ...]]) -> list[bool]:
+    now = _now()  # while nobody else writes: the times are in the order of the sequences
+    return [connection.execute(_INSERT, (*row, now)).rowcount == 1 for row in rows]
 
 
 def _connect(path: Path, busy_timeout: float) -> sqlite3.Connection:
@@ -265,18 +310,19 @@ def _use_wal(connection: sqlite3.Connection, busy_timeout: float) -> None:
 
 
 def _bring_up_to_date(connection: sqlite3.Connection, path: Path) -> None:
-    if (version := _schema_version(connection)) > _SCHEMA_VERSION:
+    if (version := _schema_version(connection)) > len(_SCHEMAS):
         raise EventLogError(
             f"the event log {path} was written by a newer version of this project (schema {version})",
             hint="install that version, or name another file in PIVOTAL_EVENTS_URL",
         )
-    if version == _SCHEMA_VERSION:
+    if version == len(_SCHEMAS):
         return
     connection.execute("BEGIN IMMEDIATE")
-    if _schema_version(connection) == 0:  # else another process was faster
-        for statement in _SCHEMA.split(";"):
+    version = _schema_version(connection)  # asked again: another process may have been faster
+    for number, schema in enumerate(_SCHEMAS[version:], version + 1):
+        for statement in schema.split(";"):
             connection.execute(statement)
-        connection.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
+        connection.execute(f"PRAGMA user_version = {number}")
     connection.execute("COMMIT")
 
 

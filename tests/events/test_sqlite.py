@@ -342,3 +342,17 @@ def test_every_commit_is_forced_to_the_disk(log: SqliteEventLog, path: Path) -> 
     assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     assert connection.execute("PRAGMA synchronous").fetchone() == (2,)
     assert path.with_name("events.db-wal").exists()
+
+
+def test_a_log_of_the_first_schema_is_brought_up_to_date_and_keeps_its_events(log: SqliteEventLog, path: Path) -> None:
+    made = event("1")
+    log.publish([made])
+    log.close()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript("DROP TABLE deliveries; DROP TABLE durable_subscriptions; PRAGMA user_version = 1")
+
+    with closing(SqliteEventLog(path)) as again:
+        assert again.prune(1) == 0
+        assert [recorded.event for recorded in again.read(0, 10)] == [made]
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (2,)
