@@ -134,7 +134,9 @@ class Settings(BaseSettings):
     )
     google_subject: str | None = Field(None, description="Whom the service account acts for; for itself if not set.")
     google_watch_secret: SecretStr | None = Field(
-        None, description="What Google's notifications of calendars carry (X-Goog-Channel-Token): any text of yours."
+        None,
+        description="What Google's notifications of calendars carry (X-Goog-Channel-Token): any text of yours. Several, "
+        "comma-separated: new watches carry the first, any of them is accepted.",
     )
     outlook_api_base: str = Field("https://graph.microsoft.com", description="Where Microsoft Graph answers.")
     outlook_login_base: str = Field(
@@ -148,7 +150,8 @@ class Settings(BaseSettings):
     )
     outlook_watch_secret: SecretStr | None = Field(
         None,
-        description="What Graph's notifications of calendars carry (clientState): 128 characters of yours at most.",
+        description="What Graph's notifications of calendars carry (clientState): 128 characters of yours at most. "
+        "Several, comma-separated: new watches carry the first, any of them is accepted.",
     )
 
     sandbox_host: str = Field("127.0.0.1", description="Address that the sandbox listens on.")

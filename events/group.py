@@ -14,6 +14,7 @@ from contextvars import Context
 from dataclasses import dataclass
 from itertools import islice
 
+from errors import EventLogError
 from events.envelope import Event
 from events.log import EventLog
 
@@ -39,10 +40,14 @@ class GroupCommit:
 
     Args:
         log: Where the events go.
+        limit: Events that may wait, those of the commit under way too; more than that is held in memory only where a
+            single call brings more.
     """
 
-    def __init__(self, log: EventLog) -> None:
+    def __init__(self, log: EventLog, *, limit: int) -> None:
         self._log = log
+        self._limit = limit
+        self._held = 0
         self._waiting: list[_Request] = []
         self._committing: asyncio.Task[None] | None = None
 
@@ -53,8 +58,15 @@ class GroupCommit:
             events: The events; they are in the same commit.
 
         Raises:
-            EventLogError: They are not on disk.
+            EventLogError: They are not on disk; or too many wait already.
         """
+        if self._held >= self._limit:
+            raise EventLogError(
+                f"{self._held} events wait for the event log; {self._limit} may",
+                hint="the log's disk or database is slow, or held by another process: look after it",
+                retryable=True,
+            )
+        self._held += len(events)
         request = _Request(events, asyncio.get_running_loop().create_future())
         self._waiting.append(request)
         if self._committing is None:
@@ -66,6 +78,7 @@ class GroupCommit:
         while self._waiting:
             group, self._waiting = self._waiting, []
             await self._commit(group)
+            self._held -= sum(len(request.events) for request in group)
         self._committing = None
 
     async def _commit(self, group: Sequence[_Request]) -> None:

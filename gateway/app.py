@@ -37,12 +37,14 @@ def create_app(settings: Settings, log: EventLog) -> Starlette:
         receiver.prepare()
         yield
 
-    return Starlette(
+    app = Starlette(
         routes=[*receiver.routes(), Route("/healthz", _health(log))],
         middleware=[Middleware(Correlation)],
         exception_handlers={HTTPException: _no_such_door},
         lifespan=lifespan,
     )
+    app.router.redirect_slashes = False  # no sender of webhooks follows
+    return app
 
 
 def _health(log: EventLog) -> Callable[[Request], Awaitable[Response]]:

@@ -5,15 +5,14 @@ from __future__ import annotations
 from contextlib import closing
 
 import uvicorn
+from starlette.applications import Starlette
 
 from errors import PivotalError
 from events.log import open_log
 from gateway.app import create_app
 from gateway.logs import log_to_stderr
+from gateway.protocol import LimitedProtocol
 from settings import Settings
-
-CONNECTIONS = 500
-"""At once, idle ones too. Each may hold a body of `webhook_body_limit`: together that bounds the memory."""
 
 GRACE = 15
 """Seconds that requests have to end after SIGTERM: a commit may wait that long for other processes."""
@@ -32,18 +31,36 @@ def serve(settings: Settings) -> None:
     log_to_stderr()
     with closing(open_log(settings.events_url)) as log:
         try:
-            uvicorn.run(
-                create_app(settings, log),
-                host=settings.gateway_host,
-                port=settings.gateway_port,
-                limit_concurrency=CONNECTIONS,
-                timeout_graceful_shutdown=GRACE,
-                log_config=None,
-                access_log=False,
-                server_header=False,
-            )
+            uvicorn.Server(configured(create_app(settings, log), settings)).run()
+        except KeyboardInterrupt:
+            pass  # uvicorn hands SIGINT on once it has ended
         except SystemExit:  # how uvicorn says that it could not start, after a log line that says why
             raise PivotalError(
                 f"the gateway cannot listen on {settings.gateway_host}:{settings.gateway_port}",
                 hint="end what listens there, or set PIVOTAL_GATEWAY_PORT",
             ) from None
+
+
+def configured(app: Starlette, settings: Settings) -> uvicorn.Config:
+    """How the gateway runs uvicorn.
+
+    Args:
+        app: The app.
+        settings: Where to listen, and the limits.
+    """
+
+    class Protocol(LimitedProtocol):
+        """uvicorn makes a connection's protocol itself: what it is to know stands in its class."""
+
+    Protocol.settings = settings
+    return uvicorn.Config(
+        app,
+        host=settings.gateway_host,
+        port=settings.gateway_port,
+        http=Protocol,
+        ws="none",
+        timeout_graceful_shutdown=GRACE,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+    )

@@ -13,6 +13,8 @@ from events.group import GroupCommit
 from events.sqlite import SqliteEventLog
 from tests.events.samples import event
 
+LIMIT = 100
+
 
 class Gate(SqliteEventLog):
     """A real log that counts its commits and holds the first one until it is opened."""
@@ -47,7 +49,7 @@ async def _first_and_then(group: GroupCommit, gate: Gate, *calls: Sequence[Event
 def test_what_arrives_during_a_commit_shares_the_next(gate: Gate) -> None:
     answers = asyncio.run(
         _first_and_then(
-            GroupCommit(gate), gate, [event("a"), event("b")], [], [event("a"), event("c")], [event("first")]
+            GroupCommit(gate, limit=LIMIT), gate, [event("a"), event("b")], [], [event("a"), event("c")], [event("first")]
         )
     )
 
@@ -58,7 +60,7 @@ def test_what_arrives_during_a_commit_shares_the_next(gate: Gate) -> None:
 
 def test_everyone_who_shares_a_failed_commit_hears_of_it_and_the_next_one_goes_on(gate: Gate) -> None:
     async def publish() -> None:
-        group = GroupCommit(gate)
+        group = GroupCommit(gate, limit=LIMIT)
         _, *answers = await _first_and_then(group, gate, [event("a")], [event("b", broken="\ud800")])
         assert [type(answer) for answer in answers] == [EventLogError, EventLogError]
         assert await group.publish([event("a")]) == [True]
@@ -70,7 +72,7 @@ def test_everyone_who_shares_a_failed_commit_hears_of_it_and_the_next_one_goes_o
 
 def test_one_who_no_longer_waits_does_not_hold_up_the_others(gate: Gate) -> None:
     async def publish() -> list[bool]:
-        group = GroupCommit(gate)
+        group = GroupCommit(gate, limit=LIMIT)
         gone = asyncio.create_task(group.publish([event("gone")]))
         while not gate.commits:
             await asyncio.sleep(0)
@@ -87,7 +89,7 @@ def test_one_who_no_longer_waits_does_not_hold_up_the_others(gate: Gate) -> None
 def test_the_loop_goes_on_during_a_commit(gate: Gate) -> None:
     async def publish() -> int:
         turns = 0
-        commit = asyncio.create_task(GroupCommit(gate).publish([event()]))
+        commit = asyncio.create_task(GroupCommit(gate, limit=LIMIT).publish([event()]))
         while not gate.commits or turns < 10:
             turns += 1
             await asyncio.sleep(0)
@@ -97,3 +99,15 @@ def test_the_loop_goes_on_during_a_commit(gate: Gate) -> None:
         return turns
 
     assert asyncio.run(publish()) >= 10
+
+
+def test_more_than_may_wait_is_refused_until_what_waits_is_stored(gate: Gate) -> None:
+    group = GroupCommit(gate, limit=2)
+
+    [first, second, third] = asyncio.run(_first_and_then(group, gate, [event("a"), event("b")], [event("c")]))
+
+    assert [first, second] == [[True], [True, True]]
+    assert isinstance(third, EventLogError)
+    assert third.retryable
+    assert "3 events wait for the event log; 2 may" in third.message
+    assert asyncio.run(group.publish([event("c")])) == [True]

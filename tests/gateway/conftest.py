@@ -14,6 +14,7 @@ import uvicorn
 from events.log import EventLog
 from events.sqlite import SqliteEventLog
 from gateway.app import create_app
+from gateway.serve import configured
 from settings import Settings
 from tests.gateway.signing import SECRETS
 
@@ -52,8 +53,8 @@ def gateway(serve: Serve) -> Gateway:
 @contextmanager
 def serving(log: EventLog, changes: dict[str, object]) -> Iterator[Gateway]:
     secrets = {name.removeprefix("PIVOTAL_").lower(): value for name, value in SECRETS.items()}
-    app = create_app(Settings.model_validate(secrets | changes), log)
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, access_log=False))
+    settings = Settings.model_validate(secrets | {"gateway_port": 0} | changes)
+    server = uvicorn.Server(configured(create_app(settings, log), settings))
     thread = threading.Thread(target=server.run)
     thread.start()
     try:

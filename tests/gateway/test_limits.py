@@ -1,0 +1,207 @@
+"""What a receiver on the open Internet does with senders that are slow, many, or ask for two things at once."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from itertools import cycle
+from pathlib import Path
+
+import pytest
+
+from events.envelope import Event
+from events.sqlite import SqliteEventLog
+from tests.gateway.conftest import Serve, serving
+from tests.gateway.raw import answer, chunked, connected, exchange, request, rest, statuses, stripe
+from tests.gateway.signing import body_of, stripe_event, stripe_headers
+
+HEALTH = request("GET", "/healthz", {})
+
+
+def reasons(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [vars(record)["reason"] for record in caplog.records if hasattr(record, "reason")]
+
+
+def drip(port: int, before: bytes, drops: bytes, size: int = 1) -> bytes:
+    """Sends some bytes at once and others bit by bit, without end; returns what was answered."""
+    coming = cycle(drops[at : at + size] for at in range(0, len(drops), size))
+    with connected(port) as connection:
+        connection.sendall(before)
+        connection.settimeout(0.02)
+        answered = b""
+        while True:
+            try:
+                if not (received := connection.recv(65536)):
+                    return answered
+                answered += received
+            except TimeoutError:
+                connection.sendall(next(coming))
+            except ConnectionError:
+                return answered
+
+
+def test_a_connection_on_which_nothing_comes_is_ended(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    gateway = serve(gateway_header_timeout=0.1)
+
+    with connected(gateway.port) as connection:
+        assert rest(connection) == b""
+    assert reasons(caplog) == []
+
+
+@pytest.mark.parametrize(
+    "before", [b"", b"POST /webhooks/stripe HTTP/1.1\r\n", HEALTH], ids=["at once", "half", "behind another"]
+)
+def test_headers_that_come_a_byte_at_a_time_are_408(
+    serve: Serve, caplog: pytest.LogCaptureFixture, before: bytes
+) -> None:
+    gateway = serve(gateway_header_timeout=0.2)
+
+    answered = drip(
+        gateway.port, before, b"X-Slow: 1\r\n" if before.startswith(b"POST") else b"POST /x HTTP/1.1\r\nX: "
+    )
+
+    assert answered.count(b"HTTP/1.1 408 Request Timeout") == 1
+    assert reasons(caplog) == ["no whole headers within 0.2 s"]
+
+
+@pytest.mark.parametrize(
+    ("before", "drops"),
+    [(b"", b"\r\n"), (request("POST", "/nowhere", {"Content-Length": "9999"}), b"x")],
+    ids=["empty lines", "a body that nobody waits for"],
+)
+def test_who_keeps_a_connection_busy_with_nothing_is_cut_off(serve: Serve, before: bytes, drops: bytes) -> None:
+    gateway = serve(gateway_header_timeout=0.2)
+
+    answered = drip(gateway.port, before, drops)
+
+    assert answered.count(b"HTTP/1.1") == (1 if before else 0)
+
+
+def test_a_request_that_is_slow_but_in_time_is_taken(serve: Serve) -> None:
+    gateway = serve(gateway_header_timeout=30)
+    raw = stripe()
+
+    with connected(gateway.port) as connection:
+        for at in range(0, len(raw), 50):
+            connection.sendall(raw[at : at + 50])
+            time.sleep(0)
+        assert answer(connection)[0].status == 200
+
+
+def test_a_header_without_end_is_refused_before_it_fills_the_memory(
+    serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    gateway = serve(gateway_header_limit=1000)
+    begun = b"POST /webhooks/stripe HTTP/1.1\r\nHost: test\r\nX: "
+    trailer = chunked(body_of(stripe_event()))[:-2] + b"X: "
+
+    answers = [drip(gateway.port, raw, b"x" * 300, size=300) for raw in (begun, trailer)]
+
+    assert [statuses(each) for each in answers] == [[431], [431]]
+    assert reasons(caplog)[0] == "more than 1000 bytes of headers"
+
+
+def test_a_trailer_is_no_header(serve: Serve) -> None:
+    gateway = serve()
+    body = body_of(stripe_event())
+    signature = stripe_headers(body)["Stripe-Signature"]
+    unsigned = chunked(body, trailers=f"Stripe-Signature: {signature}\r\n".encode())
+    unsigned = unsigned.replace(b"Stripe-Signature", b"X-Signature", 1)
+
+    assert exchange(gateway.port, unsigned)[0].status == 401
+
+
+def test_connections_above_the_limit_are_asked_to_come_back(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    gateway = serve(gateway_connection_limit=2)
+
+    with connected(gateway.port) as one, connected(gateway.port):
+        one.sendall(HEALTH)
+        assert answer(one)[0].status == 200
+        refused, body = exchange(gateway.port, stripe())
+
+        assert (refused.status, refused.headers["retry-after"], body) == (503, "5", '{"error":"try again later"}')
+        assert refused.headers["connection"] == "close"
+        assert reasons(caplog) == ["too many connections"]
+        one.sendall(HEALTH)
+        assert answer(one)[0].status == 200
+
+    while exchange(gateway.port, stripe())[0].status != 200:  # until it has seen that they are gone
+        time.sleep(0.01)
+
+
+def test_requests_on_the_heels_of_each_other_are_answered_in_order(serve: Serve) -> None:
+    gateway = serve()
+
+    with connected(gateway.port) as connection:
+        connection.sendall(stripe() + HEALTH + stripe_forged() + stripe(Connection="close") + HEALTH)
+        answers = rest(connection)
+
+    assert statuses(answers) == [200, 200, 401, 200]
+    assert gateway.log.head() == 2
+
+
+def stripe_forged() -> bytes:
+    return stripe(Stripe_Signature=stripe_headers(b"another")["Stripe-Signature"])
+
+
+@pytest.mark.parametrize("behind", [b"garbage\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n"], ids=["no HTTP", "no host"])
+def test_what_is_wrong_behind_a_good_request_does_not_take_its_answer(serve: Serve, behind: bytes) -> None:
+    gateway = serve()
+
+    with connected(gateway.port) as connection:
+        connection.sendall(stripe() + behind)
+        answers = rest(connection)
+
+    assert statuses(answers) == [200]
+    assert gateway.log.head() == 1
+
+
+def test_who_asks_first_whether_to_send_is_told(serve: Serve) -> None:
+    gateway = serve()
+    raw = stripe(Expect="100-continue")
+    head, separator, body = raw.partition(b"\r\n\r\n")
+
+    with connected(gateway.port) as connection:
+        connection.sendall(head + separator)
+        assert connection.recv(65536) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        connection.sendall(body)
+        assert answer(connection)[0].status == 200
+    with connected(gateway.port) as connection:
+        connection.sendall((head + separator).replace(b"application/json", b"text/plain"))
+        assert connection.recv(65536).startswith(b"HTTP/1.1 415 ")
+
+
+class Slow(SqliteEventLog):
+    """A log whose disk stands still until it is let go."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.asked, self.let_go = threading.Event(), threading.Event()
+
+    def publish(self, events: Sequence[Event]) -> list[bool]:
+        self.asked.set()
+        assert self.let_go.wait(30)
+        return super().publish(events)
+
+
+def test_more_than_may_wait_for_the_log_is_503_until_the_log_goes_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with (
+        closing(Slow(tmp_path / "events.db")) as log,
+        serving(log, {"webhook_backlog_limit": 1}) as gateway,
+        ThreadPoolExecutor() as threads,
+    ):
+        first = threads.submit(exchange, gateway.port, stripe())
+        assert log.asked.wait(30)
+        refused, _ = exchange(gateway.port, stripe())
+        log.let_go.set()
+
+        assert first.result()[0].status == 200
+        assert (refused.status, refused.headers["retry-after"]) == (503, "5")
+        assert reasons(caplog) == ["1 events wait for the event log; 1 may"]
+        assert exchange(gateway.port, stripe())[0].status == 200
+        assert log.head() == 2
