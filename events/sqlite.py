@@ -144,13 +144,13 @@ class SqliteEventLog:
         query = (
             f"{_RECORDED} NOT INDEXED WHERE sequence > ? AND sequence <= ? AND ({matching}) ORDER BY sequence LIMIT ?"
         )
-        rows = self.select(query, after, _LAST_SEQUENCE if until is None else until, *types, limit)
-        return [_recorded(*row) for row in rows]
+        rows = self.select(query, (after, _LAST_SEQUENCE if until is None else until, *types, limit))
+        return [recorded(*row) for row in rows]
 
     def find(self, key: str) -> list[Recorded]:
         """See `EventLog.find`."""
-        rows = self.select(f"{_RECORDED} WHERE id = ? OR dedupe_key = ? ORDER BY sequence", key, key)
-        return [_recorded(*row) for row in rows]
+        rows = self.select(f"{_RECORDED} WHERE id = ? OR dedupe_key = ? ORDER BY sequence", (key, key))
+        return [recorded(*row) for row in rows]
 
     def head(self) -> int:
         """See `EventLog.head`."""
@@ -190,10 +190,10 @@ class SqliteEventLog:
         rows = self.select(
             "SELECT subscription, error, attempts, at, sequence, event, recorded_at FROM dead_letters"
             " JOIN events USING (sequence) WHERE ?1 IS NULL OR subscription = ?1 ORDER BY sequence, subscription",
-            subscription,
+            (subscription,),
         )
         return [
-            DeadLetter(name, _recorded(*event), error, attempts, datetime.fromisoformat(at))
+            DeadLetter(name, recorded(*event), error, attempts, datetime.fromisoformat(at))
             for name, error, attempts, at, *event in rows
         ]
 
@@ -213,7 +213,7 @@ class SqliteEventLog:
     def _recorded_at(self, sequence: int) -> datetime:
         """When the last event up to a sequence was recorded."""
         rows = self.select(
-            "SELECT recorded_at FROM events WHERE sequence <= ? ORDER BY sequence DESC LIMIT 1", sequence
+            "SELECT recorded_at FROM events WHERE sequence <= ? ORDER BY sequence DESC LIMIT 1", (sequence,)
         )
         return datetime.fromisoformat(rows[0][0]) if rows else datetime.min.replace(tzinfo=UTC)
 
@@ -234,8 +234,8 @@ class SqliteEventLog:
                     self._connection.execute("ROLLBACK")
                 raise
 
-    def select(self, query: str, *values: object) -> list[Any]:
-        """What a query finds.
+    def select(self, query: str, values: Sequence[object] | Mapping[str, object] = ()) -> list[Any]:
+        """What a query finds, with values for its `?`, or by name for its `:name`.
 
         Raises:
             EventLogError: The file cannot be read.
@@ -340,7 +340,8 @@ def _row(event: Event) -> tuple[str, ...]:
     return event.id, event.type, event.metadata.source, event.metadata.dedupe_key, text
 
 
-def _recorded(sequence: int, event: str, recorded_at: str) -> Recorded:
+def recorded(sequence: int, event: str, recorded_at: str) -> Recorded:
+    """An event, from its row."""
     return Recorded(sequence, Event.model_validate_json(event), datetime.fromisoformat(recorded_at))
 
 
