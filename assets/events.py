@@ -38,10 +38,10 @@ def _table(row: type[Row]) -> dg.AssetSpec:
     schema = [dg.TableColumn(name, kind, description=text or None) for name, (kind, text) in columns(row).items()]
     return dg.AssetSpec(
         row.table,
-        deps=[["webhooks", row.source]],
+        deps=[["webhooks", source] for source in row.sources],
         description=cleandoc(row.__doc__ or ""),
         group_name=GROUP,
-        kinds={"table", row.source},
+        kinds={"table", *row.sources},
         metadata={"dagster/table_name": row.table, "dagster/column_schema": dg.TableSchema(schema)},
     )
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from events.envelope import Event
-from projections import sendgrid, stripe, twilio
+from projections import calendars, sendgrid, stripe, twilio
 from projections.tables import Row
 
 PROJECTIONS: Mapping[str, Callable[[Event], Sequence[Row]]] = {
+    "google": calendars.project,
+    "outlook": calendars.project,
     "sendgrid": sendgrid.project,
     "stripe": stripe.project,
     "twilio": twilio.project,
@@ -25,6 +27,7 @@ TABLES: Sequence[type[Row]] = (
     sendgrid.EmailSuppression,
     twilio.SmsMessage,
     twilio.SmsSuppression,
+    calendars.CalendarEvent,
 )
 """The tables that landed events maintain."""
 

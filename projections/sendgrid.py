@@ -85,7 +85,7 @@ class EmailMessage(Row):
 
     table = "email_messages"
     key = ("message_id", "recipient")
-    source = "sendgrid"
+    sources = ("sendgrid",)
 
     message_id: Annotated[Id, AfterValidator(sent_id)] = Field(
         validation_alias=AliasChoices(AliasPath("data", "sg_message_id"), AliasPath("data", "message_id")),
@@ -121,7 +121,7 @@ class EmailSuppression(Row):
 
     table = "email_suppressions"
     key = ("email", "suppression")
-    source = "sendgrid"
+    sources = ("sendgrid",)
 
     email: Address = Field(validation_alias=AliasPath("data", "email"), description="Address, lower case.")
     suppression: Id = Field(description="bounces, spam_reports, unsubscribes, or group:<id> of a suppression group.")

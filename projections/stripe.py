@@ -64,7 +64,7 @@ def _earliest(found: object) -> object:
 
 
 class _StripeRow(Row):
-    source: ClassVar[str] = "stripe"
+    sources: ClassVar[tuple[str, ...]] = ("stripe",)
     life: ClassVar[Mapping[str, int]]
 
     status: Id

@@ -18,7 +18,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic import StringConstraints as Length
 
 from errors import PivotalError
-from events.envelope import Event
+from events.envelope import Event, reasons
 
 _TYPES = {str: "text", int: "bigint", bool: "boolean", datetime: "timestamp with time zone"}
 
@@ -58,7 +58,7 @@ class Row(BaseModel):
 
     table: ClassVar[str]
     key: ClassVar[tuple[str, ...]]
-    source: ClassVar[str]
+    sources: ClassVar[tuple[str, ...]]
 
     event_id: Id = Field(validation_alias="id", description="The provider's id of the event that told this.")
     event_at: Moment = Field(validation_alias="at", description="When that event happened.")
@@ -78,7 +78,7 @@ class Row(BaseModel):
         try:
             return cls.model_validate({**told, **known})
         except ValidationError as error:
-            raise ProjectionError(f"{event.type} does not fit {cls.table}: {_reasons(error)}") from None
+            raise ProjectionError(f"{event.type} does not fit {cls.table}: {reasons(error)}") from None
 
     @property
     def version(self) -> str:
@@ -111,16 +111,14 @@ def rank(event_at: datetime, *ranks: int, event_id: str, first: int = 0) -> str:
         event_id: The event's id.
         first: What counts more than time, 0 to 99.
     """
-    tie = hashlib.sha256(event_id.encode()).hexdigest()[:16]
-    return f"{first:02d}{int(event_at.timestamp()):012d}{''.join(f'{min(n, 999):03d}' for n in ranks)}{tie}"
+    return f"{first:02d}{int(event_at.timestamp()):012d}{''.join(f'{min(n, 999):03d}' for n in ranks)}{tie(event_id)}"
+
+
+def tie(event_id: str) -> str:
+    """The end of a version: arbitrary, but the same in every replay."""
+    return hashlib.sha256(event_id.encode()).hexdigest()[:16]
 
 
 def _type(annotation: object) -> str:
     """`text` of `str` and of `str | None`."""
     return next(_TYPES[kind] for kind in (annotation, *get_args(annotation)) if kind in _TYPES)
-
-
-def _reasons(error: ValidationError) -> str:
-    """What does not fit, without the values: they are people's."""
-    found = error.errors(include_url=False, include_input=False, include_context=False)
-    return "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in found)

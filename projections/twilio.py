@@ -70,7 +70,7 @@ class SmsMessage(Row):
 
     table = "sms_messages"
     key = ("message_sid",)
-    source = "twilio"
+    sources = ("twilio",)
 
     message_sid: Id = Field(
         validation_alias=AliasChoices(AliasPath("data", "MessageSid"), AliasPath("data", "message_sid")),
@@ -112,7 +112,7 @@ class SmsSuppression(Row):
 
     table = "sms_suppressions"
     key = ("number", "sender")
-    source = "twilio"
+    sources = ("twilio",)
 
     number: Id = Field(validation_alias=AliasPath("data", "From"), description="Who answered STOP, in E.164.")
     sender: Id = Field(

@@ -122,6 +122,7 @@ def test_every_table_is_declared_with_its_columns() -> None:
         "email_suppressions",
         "sms_messages",
         "sms_suppressions",
+        "calendar_events",
     }
     schema = tables["invoices"].metadata["dagster/column_schema"]
     assert {column.name: column.type for column in schema.columns}["amount_due_minor"] == "bigint"

@@ -67,3 +67,15 @@ def sendgrid_event(kind: str, key: str, at: int = NOON, **data: Any) -> Event:
         "sg_message_id": "14c5d75ce93.dfd.64b469.filter0001.16648.5515E0B88.0", **data,
     }  # fmt: skip
     return event(f"sendgrid.{kind}", key, at, told)
+
+
+def calendar_event(what: str, key: str, at: int = NOON, service: str = "google", **changes: Any) -> Event:
+    """An event of a calendar as it was read: `updated` or `deleted`; `at` is when the service last changed it."""
+    changed = datetime.fromtimestamp(at, UTC).isoformat()
+    told = {
+        "calendar_id": "primary", "calendar_event_id": "e1", "title": "Demo", "starts_at": "2027-03-01T08:00:00+00:00",
+        "ends_at": "2027-03-01T09:00:00+00:00", "all_day": False, "zone": "Europe/Berlin", "series_id": None,
+        "organizer": "Ann@Example.com", "attendees": 3, "accepted": 1, "online": False, "etag": '"1"',
+        "updated_at": changed, "read_at": changed, **changes,
+    }  # fmt: skip
+    return event(f"{service}.calendar.event.{what}", key, at, told)

@@ -20,7 +20,17 @@ from events.envelope import Event
 from events.log import EventLog, open_log
 from projections import TABLES, project, stripe
 from projections.apply import SUBSCRIPTION, Applied, apply_range, position, replay
-from tests.projections.samples import NOON, event, invoice, sendgrid_event, stripe_event, subscription, twilio_event
+from tests.projections.samples import (
+    NOON,
+    calendar_event,
+    event,
+    invoice,
+    sendgrid_event,
+    stripe_event,
+    subscription,
+    twilio_event,
+    twilio_inbound,
+)
 
 Rows = Callable[[str], list[dict[str, Any]]]
 
@@ -306,7 +316,25 @@ MESSAGES = st.tuples(
     SECONDS,
     st.fixed_dictionaries({"MessageSid": st.sampled_from(["SM1", "SM2"])}),
 )
-TOLD = st.lists(st.one_of(SUBSCRIPTIONS, INVOICES, MAILS, MESSAGES), min_size=1, max_size=14)
+ANSWERS = st.tuples(
+    st.just("received"),
+    SECONDS,
+    st.fixed_dictionaries(
+        {"Body": st.sampled_from(["STOP", "START", "Thanks"]), "From": st.sampled_from(["+1", "+2"])}
+    ),
+)
+MEETINGS = st.tuples(
+    st.sampled_from(["updated", "deleted"]),
+    SECONDS,
+    st.fixed_dictionaries(
+        {
+            "service": st.sampled_from(["google", "outlook"]),
+            "calendar_event_id": st.sampled_from(["e1", "e2"]),
+            "read_at": SECONDS.map(lambda at: datetime.fromtimestamp(at, UTC).isoformat()),
+        }
+    ),
+)
+TOLD = st.lists(st.one_of(SUBSCRIPTIONS, INVOICES, MAILS, MESSAGES, ANSWERS, MEETINGS), min_size=1, max_size=14)
 
 
 def made(told: Sequence[tuple[str, int, dict[str, Any]]]) -> list[Event]:
@@ -318,6 +346,10 @@ def one_event(kind: str, key: str, at: int, about: dict[str, Any]) -> Event:
         return stripe_event(kind, f"evt_{key}", at, about)
     if "MessageSid" in about:
         return twilio_event(kind, f"sms_{key}", at, **about)
+    if "Body" in about:
+        return twilio_inbound(about["Body"], f"sms_{key}", at, From=about["From"])
+    if "calendar_event_id" in about:
+        return calendar_event(kind, f"meeting_{key}", at, **about)
     return sendgrid_event(kind, f"mail_{key}", at, **about)
 
 
