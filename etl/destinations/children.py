@@ -14,8 +14,7 @@ import pyarrow as pa
 
 from errors import DestinationError
 from etl.destinations.merge import Merge
-from etl.destinations.names import Name
-from etl.destinations.sql import Database, Table, create, widen
+from etl.destinations.sql import Database, Table, create, temporary, widen
 from etl.destinations.types import Column
 from etl.destinations.warehouse import Target
 from etl.quoting import quoted
@@ -41,7 +40,7 @@ class ChildMerger:
         self._database, self._target = database, target
         self._parent_target = replace(parent, scope=None)  # its own merge has looked whether rows belong to it
         self._keys = dict(zip(parent.key, target.key, strict=False))
-        self._came, self._rows = _Stage(f"_pivotal_came_{id(self)}"), _Stage(f"_pivotal_rows_{id(self)}")
+        self._came, self._rows = _Stage("came"), _Stage("rows")
 
     def write(self, rows: pa.RecordBatch) -> None:
         """See `Writer.write`."""
@@ -146,8 +145,8 @@ class _Stage:
     all of them. MariaDB commits a transaction in which a temporary table gets a column.
     """
 
-    def __init__(self, label: str) -> None:
-        self.name = Name([label], temporary=True)
+    def __init__(self, what: str) -> None:
+        self.name = temporary(what)
         self.columns: dict[str, Column] = {}
         self.made = False
 

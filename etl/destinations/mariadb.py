@@ -231,10 +231,14 @@ class MariaDB:
 
     def lock(self, name: Name) -> None:
         """See `Database.lock`: keeps other loads away; LOCK TABLES would commit the transaction."""
-        lock = f"pivotal:{hashlib.sha256(name.sql.encode()).hexdigest()[:40]}"
+        self.take_turn(name.sql)
+
+    def take_turn(self, what: str) -> None:
+        """See `Database.take_turn`."""
+        lock = f"pivotal:{hashlib.sha256(what.encode()).hexdigest()[:40]}"
         if self.query("SELECT get_lock(?, ?)", [lock, _lock_seconds()]) != [(1,)]:
             raise DestinationError(
-                f"{self._label}: another load holds {'.'.join(name.parts)} (waited {_lock_seconds()} s)",
+                f"{self._label}: another load holds {what} (waited {_lock_seconds()} s)",
                 hint=_HINTS[1205],
                 retryable=True,
             )

@@ -189,7 +189,7 @@ class Postgres:
 
     def prepare(self, name: Name) -> None:
         """See `Database.prepare`."""
-        self.query("SELECT pg_advisory_xact_lock(hashtext(?))::text", [name.sql])
+        self.take_turn(name.sql)
         if not self.query("SELECT 1 WHERE to_regnamespace(?) IS NOT NULL", [quoted(name.parts[0])]):
             self.run(f"CREATE SCHEMA IF NOT EXISTS {quoted(name.parts[0])}")
 
@@ -200,6 +200,10 @@ class Postgres:
     def lock(self, name: Name) -> None:
         """See `Database.lock`."""
         self.run(f"LOCK TABLE {name.sql} IN SHARE ROW EXCLUSIVE MODE")
+
+    def take_turn(self, what: str) -> None:
+        """See `Database.take_turn`."""
+        self.query("SELECT pg_advisory_xact_lock(hashtext(?))::text", [what])
 
     def run(self, sql: str, values: Sequence[str | int] = ()) -> int:
         """See `Database.run`."""

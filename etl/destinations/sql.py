@@ -71,6 +71,10 @@ class Database(Protocol):
         """Keeps other writers (not readers) away from a table until the transaction ends."""
         ...
 
+    def take_turn(self, what: str) -> None:
+        """Keeps other transactions that call this with the same text waiting until this one ends."""
+        ...
+
     def run(self, sql: str, values: Sequence[str | int] = ()) -> int:
         """Runs one statement; `?` in it stand for the values. Returns the rows that it changed."""
         ...
@@ -170,7 +174,7 @@ class Table:
 
     def constant(self, column: Column, values: Sequence[Bound]) -> str:
         """Values as a subquery: they go in as rows do, so that they are what rows of the same values are."""
-        name = Name([f"_pivotal_constant_{next(_numbers)}"], temporary=True)
+        name = temporary("constant")
         create(self.database, name, [column])
         self.database.insert(name, pa.record_batch([bounds(self.target.table, column, values)], names=[column.name]))
         return f"(SELECT {quoted(column.name)} FROM {name.sql})"
@@ -257,6 +261,11 @@ class Table:
                     f"{self.target.table}: column {name} of the key is NULL in {rows[name].null_count} rows",
                     hint=f"set such rows aside: `validate: {{{name}: {{required: true}}}}`",
                 )
+
+
+def temporary(what: str) -> Name:
+    """The name of a new temporary table; no other has it, however many a transaction makes."""
+    return Name([f"_pivotal_{what}_{next(_numbers)}"], temporary=True)
 
 
 def create(

@@ -151,6 +151,9 @@ class SQLite:
     def lock(self, name: Name) -> None:
         """See `Database.lock`: nobody else writes anyway."""
 
+    def take_turn(self, what: str) -> None:
+        """See `Database.take_turn`: nobody else writes anyway."""
+
     def run(self, sql: str, values: Sequence[str | int] = ()) -> int:
         """See `Database.run`."""
         with self._errors():

@@ -75,6 +75,13 @@ class SqlTransaction:
             return 0
         return self._database().run(f"DELETE FROM {table.name.sql} WHERE pipeline = ? AND {table.scope}", [name])
 
+    def state(self, name: str) -> State | None:
+        """See `Transaction.state`."""
+        database = self._database()
+        database.take_turn(f"{STATE.table}/{name}")
+        rows = _select(database, STATE, "state", "WHERE name = ?", [name])
+        return parse_state(str(rows[0][0])) if rows else None
+
     def save_state(self, name: str, run_id: str, state: State) -> None:
         """See `Transaction.save_state`."""
         writer = Merger(self._database, STATE)
@@ -171,7 +178,14 @@ class SqlWarehouse:
         if not self.exists():
             return []
         with closing(self.connect(False)) as database:
-            name = database.name(target.table)
-            if not database.columns(name):
-                return []
-            return database.query(f"SELECT {columns.format(text=database.dialect.text)} FROM {name.sql} {rest}", values)
+            return _select(database, target, columns, rest, values)
+
+
+def _select(
+    database: Database, target: Target, columns: str, rest: str, values: Sequence[str]
+) -> list[tuple[object, ...]]:
+    """Rows of a table of ours; none if it is not there."""
+    name = database.name(target.table)
+    if not database.columns(name):
+        return []
+    return database.query(f"SELECT {columns.format(text=database.dialect.text)} FROM {name.sql} {rest}", values)

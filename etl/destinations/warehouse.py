@@ -135,6 +135,10 @@ class Transaction(Protocol):
         """Takes those rows out that were found before a moment, and not again since; returns how many there were."""
         ...
 
+    def state(self, name: str) -> State | None:
+        """As `Warehouse.state`; who asks for the same in another transaction waits until this one ends."""
+        ...
+
     def save_state(self, name: str, run_id: str, state: State) -> None:
         """Remembers the state of `name`, instead of what was remembered before."""
         ...

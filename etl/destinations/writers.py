@@ -14,7 +14,7 @@ from etl.destinations import history
 from etl.destinations.merge import Merge, Merged
 from etl.destinations.names import Name
 from etl.destinations.spool import Spool
-from etl.destinations.sql import Database, Table, create, widen
+from etl.destinations.sql import Database, Table, create, temporary, widen
 from etl.destinations.types import Column
 from etl.destinations.warehouse import IS_CURRENT, VALID_TO, Target, Writer
 from etl.quoting import quoted
@@ -218,7 +218,7 @@ class Merger:
 
     @cached_property
     def _stage(self) -> Name:
-        return Name([f"_pivotal_stage_{id(self)}"], temporary=True)
+        return temporary("stage")
 
 
 class Spooled:

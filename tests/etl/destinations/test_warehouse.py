@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow as pa
@@ -55,6 +56,29 @@ def test_an_error_undoes_every_table(database: Backend) -> None:
 
     assert database.untouched("crm.customers")
     assert database.warehouse.state("projections/stripe") is None
+
+
+def test_a_transaction_may_have_any_number_of_writers_one_after_the_other(database: Backend) -> None:
+    with database.warehouse.transaction() as transaction:
+        for number in range(20):
+            writer = transaction.writer(INVOICES)
+            writer.write(rows(id=[number]))
+            assert writer.finish() == Loaded(inserted=1)
+            del writer
+        transaction.commit()
+
+
+def test_who_reads_a_state_in_a_transaction_is_the_only_one_to_change_it(database: Backend) -> None:
+    def count(_: int) -> None:
+        with database.warehouse.transaction() as transaction:
+            state = transaction.state("counter") or {"times": 0}
+            transaction.save_state("counter", "run", {"times": int(str(state["times"])) + 1})
+            transaction.commit()
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(count, range(12)))
+
+    assert database.warehouse.state("counter") == {"times": 12}
 
 
 def test_whose_rows_wait_in_the_quarantine_is_told(database: Backend) -> None:
