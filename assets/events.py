@@ -3,7 +3,6 @@
 Light on purpose: Dagster loads this module at every start, so what writes tables is imported inside the op.
 """
 
-from collections.abc import Mapping
 from inspect import cleandoc
 from typing import TYPE_CHECKING
 
@@ -82,15 +81,14 @@ def process_landed_events() -> None:
     apply_landed_events()
 
 
-def _tell(context: dg.OpExecutionContext, applied: "Applied") -> None:
-    for dead in applied.dead:
-        context.log.warning(f"event {dead.sequence} ({dead.type}) is a dead letter now: {dead.error}")  # noqa: G004
-    for table, change in applied.tables.items():
-        context.log_event(dg.AssetMaterialization(table, metadata=_metadata(applied, change)))
-    context.log.info(f"{applied.events} events applied; the tables hold everything up to {applied.position}")  # noqa: G004
+def materialization(table: str, change: "Change", dead: int) -> dg.AssetMaterialization:
+    """What Dagster is told of a table, by a run and by the worker.
 
-
-def _metadata(applied: "Applied", change: "Change") -> Mapping[str, dg.MetadataValue]:
+    Args:
+        table: The table.
+        change: What happened to it.
+        dead: How many events became dead letters meanwhile, whatever they told of.
+    """
     loaded = change.loaded
     counts = {
         "rows_inserted": loaded.inserted,
@@ -98,13 +96,19 @@ def _metadata(applied: "Applied", change: "Change") -> Mapping[str, dg.MetadataV
         "rows_deduplicated": loaded.deduplicated,
         "first_sequence": change.first,
         "last_sequence": change.last,
-        "dead_letters": len(applied.dead),
+        "dead_letters": dead,
     }
+    metadata: dict[str, dg.MetadataValue] = {name: dg.MetadataValue.int(count) for name, count in counts.items()}
     preview = [dg.TableRecord({name: _shown(value) for name, value in row.items()}) for row in change.preview]
-    return {
-        **{name: dg.MetadataValue.int(count) for name, count in counts.items()},
-        "preview": dg.MetadataValue.table(preview),
-    }
+    return dg.AssetMaterialization(table, metadata={**metadata, "preview": dg.MetadataValue.table(preview)})
+
+
+def _tell(context: dg.OpExecutionContext, applied: "Applied") -> None:
+    for dead in applied.dead:
+        context.log.warning(f"event {dead.sequence} ({dead.type}) is a dead letter now: {dead.error}")  # noqa: G004
+    for table, change in applied.tables.items():
+        context.log_event(materialization(table, change, len(applied.dead)))
+    context.log.info(f"{applied.events} events applied; the tables hold everything up to {applied.position}")  # noqa: G004
 
 
 def _shown(value: object) -> str | int | bool | None:

@@ -1,4 +1,4 @@
-"""`pivotal events list | show | tail | publish | dead | replay | stats`: the event log."""
+"""`pivotal events list | show | tail | publish | dead | replay | stats | work`: the event log."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 
 from cli.output import json_option, say, say_json, table
+from cli.work import work
 from errors import PivotalError
 
 if TYPE_CHECKING:
@@ -35,6 +36,9 @@ type_option = click.option(
 @click.group()
 def events() -> None:
     """Look into the event log, and look after what could not be handled."""
+
+
+events.add_command(work)
 
 
 @events.command("list")

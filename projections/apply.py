@@ -1,8 +1,10 @@
 """Landed events -> tables: the same for a sensor's run, the long-lived worker and a replay.
 
 A portion of the log is read, projected, and written in one transaction with the position it reaches: killed anywhere,
-the next call starts where the last commit ended. What goes to the log (dead letters, announcements) goes there before
-that commit: killed between the two, the next call finds it there and adds nothing.
+the next call starts where the last commit ended. Whoever works on a portion holds the position until that commit, so
+of several workers and runs one applies it, the others find it done, and the position never goes back. What goes to the
+log (dead letters, announcements) goes there before that commit: killed between the two, the next call finds it there
+and adds nothing.
 
 A poisoned event becomes a dead letter and the others go on, also later ones of the same aggregate: each row is made of
 one event alone and carries its version, so nothing has to wait, and `replay` of the poisoned event after a fix cannot
@@ -13,13 +15,13 @@ from __future__ import annotations
 
 import traceback
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pyarrow as pa
 
-from etl.destinations.warehouse import Target, Warehouse
-from etl.stream import Loaded
+from etl.destinations.warehouse import Target, Transaction, Warehouse
+from etl.stream import Loaded, State
 from events.envelope import Event
 from events.log import EventLog, Recorded
 from projections import PATTERNS, TABLES, project
@@ -81,7 +83,7 @@ class Change:
         return Change(counts, self.first, later.last, later.preview)
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Applied:
     """What applying events did.
 
@@ -94,8 +96,15 @@ class Applied:
 
     position: int
     events: int = 0
-    tables: dict[str, Change] = field(default_factory=dict)
-    dead: list[Dead] = field(default_factory=list)
+    tables: Mapping[str, Change] = field(default_factory=dict)
+    dead: Sequence[Dead] = ()
+
+    def __add__(self, later: Applied) -> Applied:
+        """Both, one after the other."""
+        tables = dict(self.tables)
+        for table, change in later.tables.items():
+            tables[table] = tables[table] + change if table in tables else change
+        return Applied(later.position, self.events + later.events, tables, [*self.dead, *later.dead])
 
 
 def position(log: EventLog, warehouse: Warehouse) -> int:
@@ -105,9 +114,7 @@ def position(log: EventLog, warehouse: Warehouse) -> int:
         EventLogError: The log cannot be read.
         DestinationError: The warehouse cannot be read.
     """
-    state = warehouse.state(SUBSCRIPTION) or {}
-    held = int(str(state.get("position", 0)))
-    return held if held <= log.head() else 0
+    return _position(log, warehouse.state(SUBSCRIPTION))
 
 
 def apply_range(
@@ -128,14 +135,27 @@ def apply_range(
         EventLogError: The log cannot be read, or a poisoned event cannot be put aside.
         DestinationError: The warehouse cannot be written; what was committed before stays.
     """
-    applied = Applied(position=position(log, warehouse))
-    after = applied.position if after is None else min(after, applied.position)
-    while after < until:
-        recorded = log.read(after, portion, until=until, types=PATTERNS)
-        after = recorded[-1].sequence if len(recorded) == portion else until
-        applied.position = max(applied.position, after)
-        _apply(log, warehouse, recorded, applied, run_id)
+    applied = Applied(position(log, warehouse))
+    for one in portions(log, warehouse, after, until, run_id=run_id, portion=portion):
+        applied += one
     return applied
+
+
+def portions(
+    log: EventLog, warehouse: Warehouse, after: int | None, until: int, *, run_id: str, portion: int = PORTION
+) -> Iterator[Applied]:
+    """As `apply_range`, portion by portion: each is committed when it comes."""
+    while after is None or after < until:
+        with warehouse.transaction() as transaction:
+            held = _position(log, transaction.state(SUBSCRIPTION))
+            start = held if after is None else min(after, held)
+            if start >= until:
+                return
+            recorded = log.read(start, portion, until=until, types=PATTERNS)
+            reached = recorded[-1].sequence if len(recorded) == portion else until
+            applied = _apply(log, transaction, recorded, max(held, reached), run_id)
+        yield applied
+        after = None if after is None else reached
 
 
 def replay(log: EventLog, warehouse: Warehouse, sequences: Iterable[int] | None = None, *, run_id: str) -> Applied:
@@ -154,24 +174,30 @@ def replay(log: EventLog, warehouse: Warehouse, sequences: Iterable[int] | None 
     wanted = None if sequences is None else set(sequences)
     letters = {letter.recorded.sequence: letter for letter in log.dead(SUBSCRIPTION)}
     recorded = [letter.recorded for sequence, letter in letters.items() if wanted is None or sequence in wanted]
-    applied = Applied(position=position(log, warehouse))
-    _apply(log, warehouse, recorded, applied, run_id)
+    with warehouse.transaction() as transaction:
+        held = _position(log, transaction.state(SUBSCRIPTION))
+        applied = _apply(log, transaction, recorded, held, run_id)
     still = {dead.sequence for dead in applied.dead}
     log.revive(SUBSCRIPTION, [one.sequence for one in recorded if one.sequence not in still])
     return applied
 
 
-def _apply(log: EventLog, warehouse: Warehouse, recorded: Sequence[Recorded], applied: Applied, run_id: str) -> None:
+def _position(log: EventLog, state: State | None) -> int:
+    held = int(str((state or {}).get("position", 0)))
+    return held if held <= log.head() else 0
+
+
+def _apply(log: EventLog, transaction: Transaction, recorded: Sequence[Recorded], reached: int, run_id: str) -> Applied:
     projected = _project(recorded)
     for event, error in projected.dead:
         log.bury(SUBSCRIPTION, event, error, ATTEMPTS)
     if projected.announced:
         log.publish(projected.announced)
-    changes = _commit(warehouse, projected.rows, run_id, applied.position)
-    applied.events += len(recorded)
-    applied.dead += [Dead(one.sequence, one.event.type, _last_line(error)) for one, error in projected.dead]
-    for table, change in changes.items():
-        applied.tables[table] = applied.tables[table] + change if table in applied.tables else change
+    tables = _merge(transaction, projected.rows)
+    transaction.save_state(SUBSCRIPTION, run_id, {"position": reached})
+    transaction.commit()
+    dead = [Dead(one.sequence, one.event.type, _last_line(error)) for one, error in projected.dead]
+    return Applied(reached, len(recorded), tables, dead)
 
 
 _Rows = Mapping[type[Row], Sequence[tuple[int, Row]]]
@@ -201,15 +227,12 @@ def _project(recorded: Sequence[Recorded]) -> _Projected:
     return projected
 
 
-def _commit(warehouse: Warehouse, rows: _Rows, run_id: str, reached: int) -> Mapping[str, Change]:
+def _merge(transaction: Transaction, rows: _Rows) -> Mapping[str, Change]:
     changes = {}
-    with warehouse.transaction() as transaction:
-        for table in (table for table in TABLES if table in rows):
-            writer = transaction.writer(Target(table.table, "merge", table.key, "version"))
-            writer.write(_batch(table, [row for _, row in rows[table]]))
-            changes[table.table] = _change(writer.finish(), rows[table])
-        transaction.save_state(SUBSCRIPTION, run_id, {"position": reached})
-        transaction.commit()
+    for table in (table for table in TABLES if table in rows):
+        writer = transaction.writer(Target(table.table, "merge", table.key, "version"))
+        writer.write(_batch(table, [row for _, row in rows[table]]))
+        changes[table.table] = _change(writer.finish(), rows[table])
     return changes
 
 
