@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextvars import Context
 from dataclasses import dataclass
 from itertools import islice
@@ -42,14 +42,21 @@ class GroupCommit:
         log: Where the events go.
         limit: Events that may wait, those of the commit under way too; more than that is held in memory only where a
             single call brings more.
+        committed: Is told the seconds that each commit took.
     """
 
-    def __init__(self, log: EventLog, *, limit: int) -> None:
+    def __init__(self, log: EventLog, *, limit: int, committed: Callable[[float], None]) -> None:
         self._log = log
+        self._committed = committed
         self._limit = limit
         self._held = 0
         self._waiting: list[_Request] = []
         self._committing: asyncio.Task[None] | None = None
+
+    @property
+    def waiting(self) -> int:
+        """How many events are not on disk yet."""
+        return self._held
 
     async def publish(self, events: Sequence[Event]) -> list[bool]:
         """As `EventLog.publish`: returns once these events are on disk.
@@ -93,6 +100,7 @@ class GroupCommit:
             answers = iter(flags)
             for request in group:
                 request.settle(list(islice(answers, len(request.events))))
-            seconds = round(time.perf_counter() - started, 4)
-            told = {"requests": len(group), "events": len(events), "new": sum(flags), "seconds": seconds}
+            seconds = time.perf_counter() - started
+            self._committed(seconds)
+            told = {"requests": len(group), "events": len(events), "new": sum(flags), "seconds": round(seconds, 4)}
             logger.info("events stored", extra=told)

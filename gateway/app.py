@@ -16,6 +16,7 @@ from starlette.routing import Route
 
 from errors import EventLogError
 from events.log import EventLog
+from gateway import metrics
 from gateway.correlation import Correlation
 from gateway.webhooks import Receiver
 from settings import Settings
@@ -24,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 def create_app(settings: Settings, log: EventLog) -> Starlette:
-    """The app: `POST /webhooks/{stripe,sendgrid,twilio}`, `GET /healthz`.
+    """The app: `POST /webhooks/{stripe,sendgrid,twilio}`, `GET /healthz`, `GET /metrics`.
 
     Args:
         settings: Secrets and limits.
@@ -38,7 +39,7 @@ def create_app(settings: Settings, log: EventLog) -> Starlette:
         yield
 
     app = Starlette(
-        routes=[*receiver.routes(), Route("/healthz", _health(log))],
+        routes=[*receiver.routes(), Route("/healthz", _health(log)), Route("/metrics", _metrics(receiver, log))],
         middleware=[Middleware(Correlation)],
         exception_handlers={HTTPException: _no_such_door},
         lifespan=lifespan,
@@ -61,9 +62,24 @@ def _health(log: EventLog) -> Callable[[Request], Awaitable[Response]]:
     return health
 
 
+def _metrics(receiver: Receiver, log: EventLog) -> Callable[[Request], Awaitable[Response]]:
+    """For Prometheus."""
+
+    async def told(_: Request) -> Response:
+        try:
+            head = await asyncio.to_thread(log.head)
+        except EventLogError:
+            head = None  # /healthz says why
+        text, media_type = metrics.exposition(receiver.waiting, head)
+        return Response(text, media_type=media_type)
+
+    return told
+
+
 async def _no_such_door(request: Request, error: Exception) -> Response:
     """404 and 405, by Starlette's routing."""
     assert isinstance(error, HTTPException)  # noqa: S101  (Starlette's signature is wider than its calls)
     told = {"status": error.status_code, "reason": error.detail, "method": request.method, "path": request.url.path}
     logger.warning("request refused", extra=told)
+    metrics.answered("", error.status_code).inc()
     return JSONResponse({"error": error.detail}, error.status_code, error.headers)

@@ -17,6 +17,7 @@ from pydantic_core import to_json
 from starlette.responses import Response
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from gateway import metrics
 from gateway.refusal import RefusedError
 from settings import Settings
 
@@ -139,6 +140,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def _refuse(self, refusal: RefusedError) -> None:
         logger.warning("request refused", extra={"status": refusal.status, "reason": refusal.message})
+        metrics.answered("", refusal.status).inc()
         self._deaf = True
         if self._owes_an_answer():
             self.cycle.keep_alive = False  # the connection ends behind that answer: this one would be taken for it
@@ -160,6 +162,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
 async def _too_many(scope: Scope, receive: Receive, send: Send) -> None:
     logger.error("request refused", extra={"status": 503, "reason": "too many connections"})
+    metrics.answered("", 503).inc()
     headers = {"Retry-After": RETRY_AFTER, "Connection": "close"}
     refused = Response(to_json({"error": "try again later"}), 503, headers, media_type="application/json")
     await refused(scope, receive, send)

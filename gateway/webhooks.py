@@ -19,6 +19,7 @@ from starlette.routing import Route
 from errors import EventLogError
 from events.group import GroupCommit
 from events.log import EventLog
+from gateway import metrics
 from gateway.provider import Hook, Provider, Received
 from gateway.providers import providers
 from gateway.refusal import RefusedError
@@ -37,7 +38,7 @@ class Receiver:
 
     def __init__(self, settings: Settings, log: EventLog) -> None:
         self._settings = settings
-        self._commit = GroupCommit(log, limit=settings.webhook_backlog_limit)
+        self._commit = GroupCommit(log, limit=settings.webhook_backlog_limit, committed=metrics.committed)
         self._preparing: asyncio.Task[None] | None = None
         self._providers = providers(settings)
 
@@ -49,6 +50,11 @@ class Receiver:
         """Starts to import the providers' SDKs, in a thread: until it is done, webhooks wait, other requests do not."""
         self._preparing = asyncio.create_task(asyncio.to_thread(self._prepare))
 
+    @property
+    def waiting(self) -> int:
+        """How many events are not on disk yet, nor acknowledged."""
+        return self._commit.waiting
+
     def _prepare(self) -> None:
         for provider in self._providers:
             try:
@@ -59,13 +65,18 @@ class Receiver:
     def _endpoint(self, provider: Provider) -> Callable[[Request], Awaitable[Response]]:
         async def receive(request: Request) -> Response:
             try:
-                received = await self._received(provider, request)
-                new = sum(await self._commit.publish(received.events)) if received.events else 0
+                answer = await self._taken(provider, request)
             except Exception as error:  # noqa: BLE001  (whatever it is, the provider must send the event again)
-                return _refuse(provider, error)
-            return received.answer or _answer(200, {"received": len(received.events), "new": new})
+                answer = _refuse(provider, error)
+            metrics.answered(provider.name, answer.status_code).inc()
+            return answer
 
         return receive
+
+    async def _taken(self, provider: Provider, request: Request) -> Response:
+        received = await self._received(provider, request)
+        new = sum(await self._commit.publish(received.events)) if received.events else 0
+        return received.answer or _answer(200, {"received": len(received.events), "new": new})
 
     async def _received(self, provider: Provider, request: Request) -> Received:
         hook = Hook(self._url(request), request.headers, b"")

@@ -13,8 +13,6 @@ from events.group import GroupCommit
 from events.sqlite import SqliteEventLog
 from tests.events.samples import event
 
-LIMIT = 100
-
 
 class Gate(SqliteEventLog):
     """A real log that counts its commits and holds the first one until it is opened."""
@@ -22,6 +20,7 @@ class Gate(SqliteEventLog):
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         self.commits: list[int] = []
+        self.seconds: list[float] = []
         self.opened = threading.Event()
 
     def publish(self, events: Sequence[Event]) -> list[bool]:
@@ -33,6 +32,10 @@ class Gate(SqliteEventLog):
 @pytest.fixture
 def gate(path: Path) -> Gate:
     return Gate(path)
+
+
+def grouped(gate: Gate, *, limit: int = 100) -> GroupCommit:
+    return GroupCommit(gate, limit=limit, committed=gate.seconds.append)
 
 
 async def _first_and_then(group: GroupCommit, gate: Gate, *calls: Sequence[Event]) -> list[list[bool] | BaseException]:
@@ -48,19 +51,18 @@ async def _first_and_then(group: GroupCommit, gate: Gate, *calls: Sequence[Event
 
 def test_what_arrives_during_a_commit_shares_the_next(gate: Gate) -> None:
     answers = asyncio.run(
-        _first_and_then(
-            GroupCommit(gate, limit=LIMIT), gate, [event("a"), event("b")], [], [event("a"), event("c")], [event("first")]
-        )
+        _first_and_then(grouped(gate), gate, [event("a"), event("b")], [], [event("a"), event("c")], [event("first")])
     )
 
     assert answers == [[True], [True, True], [], [False, True], [False]]
     assert gate.commits == [1, 5]
+    assert len(gate.seconds) == 2
     assert sum(gate.counts().values()) == 4
 
 
 def test_everyone_who_shares_a_failed_commit_hears_of_it_and_the_next_one_goes_on(gate: Gate) -> None:
     async def publish() -> None:
-        group = GroupCommit(gate, limit=LIMIT)
+        group = grouped(gate)
         _, *answers = await _first_and_then(group, gate, [event("a")], [event("b", broken="\ud800")])
         assert [type(answer) for answer in answers] == [EventLogError, EventLogError]
         assert await group.publish([event("a")]) == [True]
@@ -72,7 +74,7 @@ def test_everyone_who_shares_a_failed_commit_hears_of_it_and_the_next_one_goes_o
 
 def test_one_who_no_longer_waits_does_not_hold_up_the_others(gate: Gate) -> None:
     async def publish() -> list[bool]:
-        group = GroupCommit(gate, limit=LIMIT)
+        group = grouped(gate)
         gone = asyncio.create_task(group.publish([event("gone")]))
         while not gate.commits:
             await asyncio.sleep(0)
@@ -89,7 +91,7 @@ def test_one_who_no_longer_waits_does_not_hold_up_the_others(gate: Gate) -> None
 def test_the_loop_goes_on_during_a_commit(gate: Gate) -> None:
     async def publish() -> int:
         turns = 0
-        commit = asyncio.create_task(GroupCommit(gate, limit=LIMIT).publish([event()]))
+        commit = asyncio.create_task(grouped(gate).publish([event()]))
         while not gate.commits or turns < 10:
             turns += 1
             await asyncio.sleep(0)
@@ -102,7 +104,7 @@ def test_the_loop_goes_on_during_a_commit(gate: Gate) -> None:
 
 
 def test_more_than_may_wait_is_refused_until_what_waits_is_stored(gate: Gate) -> None:
-    group = GroupCommit(gate, limit=2)
+    group = grouped(gate, limit=2)
 
     [first, second, third] = asyncio.run(_first_and_then(group, gate, [event("a"), event("b")], [event("c")]))
 
