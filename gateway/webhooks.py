@@ -57,6 +57,7 @@ class Receiver:
 
     def _prepare(self) -> None:
         for provider in self._providers:
+            metrics.answered(provider.name, 200)
             try:
                 provider.prepare()
             except RefusedError as refusal:
