@@ -96,13 +96,16 @@ class Receiver:
 
     async def _body(self, request: Request) -> bytes:
         limit, seconds = self._settings.webhook_body_limit, self._settings.webhook_body_timeout
+        too_large = RefusedError(413, f"the body has more than {limit} bytes")
+        if int(request.headers.get("content-length", 0)) > limit:
+            raise too_large
         body = bytearray()
         try:
             async with asyncio.timeout(seconds):
                 async for chunk in request.stream():
                     body += chunk
                     if len(body) > limit:
-                        raise RefusedError(413, f"the body has more than {limit} bytes")
+                        raise too_large
         except TimeoutError:
             raise RefusedError(408, f"the body did not arrive within {seconds:g} s") from None
         except ClientDisconnect:

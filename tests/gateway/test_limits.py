@@ -169,9 +169,13 @@ def test_who_asks_first_whether_to_send_is_told(serve: Serve) -> None:
         assert connection.recv(65536) == b"HTTP/1.1 100 Continue\r\n\r\n"
         connection.sendall(body)
         assert answer(connection)[0].status == 200
-    with connected(gateway.port) as connection:
-        connection.sendall((head + separator).replace(b"application/json", b"text/plain"))
-        assert connection.recv(65536).startswith(b"HTTP/1.1 415 ")
+    for given, instead, status in (
+        (b"application/json", b"text/plain", b"415"),
+        (b"Content-Length: ", b"Content-Length: 99999", b"413"),
+    ):
+        with connected(gateway.port) as connection:
+            connection.sendall((head + separator).replace(given, instead))
+            assert connection.recv(65536).startswith(b"HTTP/1.1 " + status)
 
 
 class Slow(SqliteEventLog):
