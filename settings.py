@@ -64,11 +64,11 @@ class Settings(BaseSettings):
     gateway_header_timeout: float = Field(
         10.0, gt=0, description="Seconds that a request's headers may take to arrive, from the connection's start on."
     )
+    gateway_body_timeout: float = Field(10.0, gt=0, description="Seconds that a request's body may take to arrive.")
     webhook_tolerance: int = Field(
         300, gt=0, description="Seconds that a webhook's timestamp may be away from now, either way."
     )
     webhook_body_limit: int = Field(1_048_576, gt=0, description="Bytes that a webhook's body may have.")
-    webhook_body_timeout: float = Field(10.0, gt=0, description="Seconds that a webhook's body may take to arrive.")
     webhook_backlog_limit: int = Field(
         10_000,
         gt=0,
@@ -135,8 +135,8 @@ class Settings(BaseSettings):
     google_subject: str | None = Field(None, description="Whom the service account acts for; for itself if not set.")
     google_watch_secret: SecretStr | None = Field(
         None,
-        description="What Google's notifications of calendars carry (X-Goog-Channel-Token): any text of yours. Several, "
-        "comma-separated: new watches carry the first, any of them is accepted.",
+        description="What Google's notifications of calendars carry (X-Goog-Channel-Token): any text of yours. "
+        "Several, comma-separated: new watches carry the first, any of them is accepted.",
     )
     outlook_api_base: str = Field("https://graph.microsoft.com", description="Where Microsoft Graph answers.")
     outlook_login_base: str = Field(

@@ -18,16 +18,13 @@ from starlette.responses import Response
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from gateway import metrics
-from gateway.refusal import RefusedError
+from gateway.refusal import RETRY_AFTER, RefusedError
 from settings import Settings
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
 logger = logging.getLogger(__name__)
-
-RETRY_AFTER = "5"
-"""Seconds that a sender is asked to wait after a 503."""
 
 
 class LimitedProtocol(HttpToolsProtocol):
@@ -48,7 +45,7 @@ class LimitedProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         if len(self.connections) > self.settings.gateway_connection_limit:
             self.app = _too_many
-        self._await_head()
+        self._start_clock(self.settings.gateway_header_timeout)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Ends the clock with the connection."""
@@ -72,7 +69,9 @@ class LimitedProtocol(HttpToolsProtocol):
         except RefusedError as refusal:
             self._refuse(refusal)
         if self.cycle is None or self.cycle.response_complete:
-            self._await_head()
+            self._start_clock(self.settings.gateway_header_timeout)
+        elif self.cycle.more_body:
+            self._start_clock(self.settings.gateway_body_timeout)
 
     def on_message_begin(self) -> None:
         """A request begins."""
@@ -105,6 +104,11 @@ class LimitedProtocol(HttpToolsProtocol):
         self._unparsed = 0
         super().on_body(body)
 
+    def on_message_complete(self) -> None:
+        """A request has arrived."""
+        self._stop_clock()
+        super().on_message_complete()
+
     def _check_head(self) -> None:
         names = [name for name, _ in self.headers]
         if names.count(b"host") != 1 and self.parser.get_http_version() == "1.1":
@@ -123,20 +127,22 @@ class LimitedProtocol(HttpToolsProtocol):
         if size > self.settings.gateway_header_limit:
             raise RefusedError(status, f"more than {self.settings.gateway_header_limit} bytes of headers")
 
-    def _await_head(self) -> None:
+    def _start_clock(self, seconds: float) -> None:
         if self._deadline is None and not self.transport.is_closing():
-            self._deadline = self.loop.call_later(self.settings.gateway_header_timeout, self._head_is_late)
+            self._deadline = self.loop.call_later(seconds, self._is_late)
 
     def _stop_clock(self) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
 
-    def _head_is_late(self) -> None:
+    def _is_late(self) -> None:
         if self._in_head:
             self._refuse(RefusedError(408, f"no whole headers within {self.settings.gateway_header_timeout:g} s"))
-        else:
+        elif self.cycle is None or self.cycle.response_complete:
             self.transport.close()
+        else:
+            self._refuse(RefusedError(408, f"no whole body within {self.settings.gateway_body_timeout:g} s"))
 
     def _refuse(self, refusal: RefusedError) -> None:
         logger.warning("request refused", extra={"status": refusal.status, "reason": refusal.message})

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from errors import PivotalError
 
+RETRY_AFTER = "5"
+"""Seconds that a sender is asked to wait after a 503."""
+
 
 class RefusedError(PivotalError):
     """A request that is answered with an error.

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
 
 from pydantic_core import to_json
 from starlette.requests import ClientDisconnect, Request
@@ -22,7 +21,7 @@ from events.log import EventLog
 from gateway import metrics
 from gateway.provider import Hook, Provider, Received
 from gateway.providers import providers
-from gateway.refusal import RefusedError
+from gateway.refusal import RETRY_AFTER, RefusedError
 from settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -83,31 +82,29 @@ class Receiver:
         hook = Hook(self._url(request), request.headers, b"")
         if provider.content_types and hook.content_type not in provider.content_types:
             raise RefusedError(415, f"the content type is not {' or '.join(sorted(provider.content_types))}")
-        hook = replace(hook, body=await self._body(request))
+        hook = Hook(hook.url, hook.headers, await self._body(request))
         if self._preparing:
             await asyncio.shield(self._preparing)
         return provider.receive(hook)
 
     def _url(self, request: Request) -> str:
         """What was called, letter by letter: Twilio signs it."""
-        base = self._settings.gateway_url or f"{request.url.scheme}://{request.headers.get('host', '')}"
-        path, query = request.scope["raw_path"].decode("latin-1"), request.scope["query_string"].decode("latin-1")
+        scope = request.scope
+        base = self._settings.gateway_url or f"{scope['scheme']}://{request.headers.get('host', '')}"
+        path, query = scope["raw_path"].decode("latin-1"), scope["query_string"].decode("latin-1")
         return f"{base.rstrip('/')}{path}" + (query and f"?{query}")
 
     async def _body(self, request: Request) -> bytes:
-        limit, seconds = self._settings.webhook_body_limit, self._settings.webhook_body_timeout
+        limit = self._settings.webhook_body_limit
         too_large = RefusedError(413, f"the body has more than {limit} bytes")
         if int(request.headers.get("content-length", 0)) > limit:
             raise too_large
         body = bytearray()
         try:
-            async with asyncio.timeout(seconds):
-                async for chunk in request.stream():
-                    body += chunk
-                    if len(body) > limit:
-                        raise too_large
-        except TimeoutError:
-            raise RefusedError(408, f"the body did not arrive within {seconds:g} s") from None
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > limit:
+                    raise too_large
         except ClientDisconnect:
             raise RefusedError(400, f"the sender went away after {len(body)} bytes of the body") from None
         return bytes(body)
@@ -116,7 +113,6 @@ class Receiver:
 _ANSWERS = {
     400: "malformed",
     401: "not genuine or not fresh",
-    408: "too slow",
     413: "too large",
     415: "unsupported content type",
     503: "try again later",
@@ -127,8 +123,8 @@ _ANSWERS = {
 def _refuse(provider: Provider, error: Exception) -> Response:
     refusal = _as_refusal(error)
     _log("webhook refused", provider, refusal)
-    headers = {503: {"Retry-After": "5"}, 408: {"Connection": "close"}}
-    return _answer(refusal.status, {"error": _ANSWERS[refusal.status]}, headers.get(refusal.status))
+    headers = {"Retry-After": RETRY_AFTER} if refusal.status == 503 else None
+    return _answer(refusal.status, {"error": _ANSWERS[refusal.status]}, headers)
 
 
 def _answer(status: int, told: Mapping[str, object], headers: Mapping[str, str] | None = None) -> Response:
