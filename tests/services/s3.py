@@ -23,13 +23,13 @@ def s3_server() -> Iterator[str]:
 
 
 @pytest.fixture
-def s3_endpoint(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def s3_endpoint(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """URL of an S3 server without any bucket; credentials that it accepts are in the environment."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    yield s3_server
-    urlopen(Request(f"{s3_server}/moto-api/reset", method="POST")).close()
+    urlopen(Request(f"{s3_server}/moto-api/reset", method="POST")).close()  # moto's servers of a process share buckets
+    return s3_server
 
 
 @contextmanager
