@@ -71,6 +71,7 @@ def dev(port: int) -> None:
         children = stack.enter_context(Children(lambda name, line: click.echo(f"{name:8}| {line}")))
         environment = {
             **sandbox_environment(sandbox.url, played),
+            "PIVOTAL_GATEWAY_URL": gateway_url,  # where calendars' watches are told, too
             "PIVOTAL_TWILIO_STATUS_CALLBACK": f"{gateway_url}/webhooks/twilio",
             "DAGSTER_HOME": str(settings.root),
         }
@@ -136,7 +137,7 @@ def store_environment(url: str, played: Sandbox) -> Mapping[str, str]:
 
 
 def deliver_webhooks(played: Sandbox, gateway_url: str) -> None:
-    """Has the sandbox send its webhooks to a receiver.
+    """Has the sandbox send its webhooks to a receiver. Calendars tell whoever watches them, at the watch's address.
 
     Args:
         played: The sandbox.

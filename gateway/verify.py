@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hmac
 import re
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from starlette.datastructures import Headers
 
@@ -27,17 +28,34 @@ def require(secrets: Collection[object], variable: str) -> None:
         raise RefusedError(503, f"nothing to verify signatures with: {variable} is not set", hint=f"set {variable}")
 
 
-def header(headers: Headers, name: str) -> str:
-    """The one value of a header that proves something; ASCII, and not endless."""
+def header(headers: Headers, name: str, *, missing: int = 401) -> str:
+    """The one value of a header that proves something; ASCII, and not endless.
+
+    Args:
+        headers: The request's.
+        name: The header's.
+        missing: The status, if it is not there.
+    """
     values = headers.getlist(name)
     if not values:
-        raise RefusedError(401, f"no {name} header")
+        raise RefusedError(missing, f"no {name} header")
     if len(values) > 1:
         raise RefusedError(400, f"{len(values)} {name} headers")
     # Signatures are compared in constant time, which raises TypeError on anything but ASCII.
     if not values[0].isascii() or len(values[0]) > _LONGEST_HEADER:
         raise RefusedError(400, f"{name} is not a signature")
     return values[0]
+
+
+def is_secret(given: str, secrets: Sequence[str]) -> bool:
+    """Whether it is one of ours; how long that takes does not tell how near it comes."""
+    return any(hmac.compare_digest(given.encode(), secret.encode()) for secret in secrets)
+
+
+def check_secret(given: str, secrets: Sequence[str]) -> None:
+    """Refuses (401) what is not one of our secrets."""
+    if not is_secret(given, secrets):
+        raise RefusedError(401, f"no secret matched; {len(secrets)} tried")
 
 
 def seconds(text: str, name: str) -> int:

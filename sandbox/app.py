@@ -26,6 +26,7 @@ from starlette.routing import Mount, Route
 from sandbox import google, graph, s3, sendgrid, stripe, tokens, twilio
 from sandbox.google import GoogleService
 from sandbox.graph import GraphService
+from sandbox.graph_subscriptions import Lifecycle
 from sandbox.s3 import S3Service
 from sandbox.seed import seed_sendgrid, seed_stripe
 from sandbox.seed_calendars import seed_calendars
@@ -176,6 +177,7 @@ def _admin(sandbox: Sandbox) -> list[Route]:
         Route("/clock", _taking(Moved, sandbox.advance), methods=["POST"]),
         Route("/twilio/inbound", _taking(Inbound, sandbox.twilio.receive), methods=["POST"]),
         Route("/forget", _taking(Forgotten, sandbox.forget), methods=["POST"]),
+        Route("/graph/lifecycle", _taking(Lifecycle, sandbox.graph.subscriptions.tell_of_lifecycle), methods=["POST"]),
         Route("/misbehave", _taking(Misbehaviour, sandbox.wire.misbehave), methods=["POST"]),
     ]
 

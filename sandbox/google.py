@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from typing import Any
-from urllib.parse import urlsplit
 from zlib import crc32
 
 from starlette.applications import Starlette
@@ -23,7 +22,7 @@ from sandbox.agenda import Agenda, Entry, Window, after, page
 from sandbox.discovery import Refused, check_body, check_query, in_shape
 from sandbox.google_events import KNOWN, WORDS, check, expires, meeting, patched, shown, without_nulls
 from sandbox.tokens import Tokens
-from sandbox.webhooks import Webhooks
+from sandbox.webhooks import Webhooks, may_be_told
 from sandbox.world import Clock, Ids
 
 Json = dict[str, Any]
@@ -217,7 +216,7 @@ class GoogleService:
                 raise Refused(f"entity.{name} is required", "required", domain="global")
         if body["type"] != "web_hook":
             raise Refused(f"Unknown channel type: {body['type']}", "channelTypeUnknown", domain="push")
-        if not _may_be_told(body["address"]):
+        if not may_be_told(body["address"]):
             raise Refused(f"WebHook callback must be HTTPS: {body['address']}", "push.webhookUrlNotHttps", 400)
         if body["id"] in self._channels:
             raise Refused(f"Channel id {body['id']} not unique", "channelIdNotUnique", domain="push")
@@ -368,12 +367,6 @@ def _moment(text: str, name: str) -> datetime:
     if moment.tzinfo is None:
         raise Refused("Bad Request", "badRequest", location=name)
     return moment.astimezone(UTC)
-
-
-def _may_be_told(address: str) -> bool:
-    """Google takes https only; a receiver on this machine has no certificate."""
-    parts = urlsplit(address)
-    return parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in {"127.0.0.1", "localhost"})
 
 
 def _resource(id_: str) -> str:

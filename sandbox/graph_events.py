@@ -112,6 +112,7 @@ class Subscription(_Model):
 
     changeType: str  # noqa: N815
     notificationUrl: str  # noqa: N815
+    lifecycleNotificationUrl: str | None = None  # noqa: N815
     resource: str
     expirationDateTime: str  # noqa: N815
     clientState: Annotated[str, Field(max_length=128)] | None = None  # noqa: N815

@@ -6,23 +6,31 @@ import json
 import secrets
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
-from urllib.parse import urlsplit
+from typing import Any, Literal
 
 import httpx
+from pydantic import BaseModel, ConfigDict
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from sandbox import graph_events as events
 from sandbox.agenda import after
 from sandbox.graph_events import Refused
-from sandbox.webhooks import Webhooks
+from sandbox.webhooks import Webhooks, may_be_told
 from sandbox.world import Clock
 
 Json = dict[str, Any]
 
 LONGEST = 10_080
 """Minutes that a subscription to events may last."""
+
+
+class Lifecycle(BaseModel):
+    """What becomes of the subscriptions."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    event: Literal["missed", "reauthorizationRequired", "subscriptionRemoved"]
 
 
 @dataclass(slots=True)
@@ -60,11 +68,14 @@ class Subscriptions:
         if asked["resource"].replace("%40", "@").strip("/") != f"users/{self._user}/events":
             raise Refused("ExtensionError", "Resource is not supported: the sandbox tells of a user's events only.")
         expires = self._expiry(asked["expirationDateTime"])
-        if not _may_be_told(url):
-            raise Refused("InvalidRequest", "Notification URL must be an HTTPS URL.")
-        await _validate(url)
+        also = asked.get("lifecycleNotificationUrl") or url
+        for each in dict.fromkeys([url, also]):
+            if not may_be_told(each):
+                raise Refused("InvalidRequest", "Notification URL must be an HTTPS URL.")
+            await _validate(each)
         id_ = f"{secrets.token_hex(4)}-{secrets.token_hex(2)}-4{secrets.token_hex(6)}"
-        about = {name: asked[name] for name in ("changeType", "notificationUrl", "resource")}
+        names = ("changeType", "notificationUrl", "lifecycleNotificationUrl", "resource")
+        about = {name: asked[name] for name in names if name in asked}
         subscription = _Subscription({"id": id_, **about}, asked.get("clientState"), expires)
         self._subscriptions[id_] = subscription
         return JSONResponse(_subscription(subscription), 201)
@@ -107,20 +118,30 @@ class Subscriptions:
             ):
                 self._notify(subscription, event, what)
 
+    def tell_of_lifecycle(self, happened: Lifecycle) -> None:
+        """Tells each subscription that asked for it what has become of it; a removed one tells nothing more."""
+        for subscription in [*self._subscriptions.values()]:
+            if url := subscription.about.get("lifecycleNotificationUrl"):
+                self._send(subscription, url, happened.event, {"lifecycleEvent": happened.event})
+            if happened.event == "subscriptionRemoved":
+                del self._subscriptions[subscription.about["id"]]
+
     def _notify(self, subscription: _Subscription, event: Json, what: str) -> None:
         resource = f"Users/{self._user}/Events/{event['id']}"
         about = {"@odata.type": "#Microsoft.Graph.Event", "@odata.id": resource, "@odata.etag": event["@odata.etag"]}
+        told = {"changeType": what, "resource": resource, "resourceData": {**about, "id": event["id"]}}
+        self._send(subscription, subscription.about["notificationUrl"], event["id"], told)
+
+    def _send(self, subscription: _Subscription, url: str, name: str, told: Json) -> None:
         notification = {
             "subscriptionId": subscription.about["id"],
             "subscriptionExpirationDateTime": subscription.expires.isoformat(),
-            "changeType": what,
-            "resource": resource,
-            "resourceData": {**about, "id": event["id"]},
             "clientState": subscription.client_state,
             "tenantId": "11111111-2222-3333-4444-555555555555",
+            **told,
         }
-        url, body = subscription.about["notificationUrl"], json.dumps({"value": [notification]}).encode()
-        self._webhooks.post("graph", url, body, [event["id"]], {"Content-Type": "application/json; charset=utf-8"})
+        body = json.dumps({"value": [notification]}).encode()
+        self._webhooks.post("graph", url, body, [name], {"Content-Type": "application/json; charset=utf-8"})
 
 
 async def _validate(url: str) -> None:
@@ -142,9 +163,3 @@ async def _validate(url: str) -> None:
 def _subscription(subscription: _Subscription) -> Json:
     expires = f"{subscription.expires:%Y-%m-%dT%H:%M:%S.%fZ}"
     return {**subscription.about, "expirationDateTime": expires, "clientState": subscription.client_state}
-
-
-def _may_be_told(url: str) -> bool:
-    """Graph takes https only; a receiver on this machine has no certificate."""
-    parts = urlsplit(url)
-    return parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in {"127.0.0.1", "localhost"})

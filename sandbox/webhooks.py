@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Literal, Protocol
+from urllib.parse import urlsplit
 
 import httpx
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -24,6 +25,12 @@ _TIMEOUT = 10.0
 _ATTEMPTS = 12
 _FIRST_WAIT, _LONGEST_WAIT = 0.1, 5.0
 _AT_ONCE = 8
+
+
+def may_be_told(url: str) -> bool:
+    """Whether an address is one that a service calls: https only; but a receiver on this machine has no certificate."""
+    parts = urlsplit(url)
+    return parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in {"127.0.0.1", "localhost"})
 
 
 class Endpoint(BaseModel):

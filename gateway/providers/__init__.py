@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from gateway.provider import Provider
+from gateway.providers.google import Google
+from gateway.providers.outlook import Outlook
 from gateway.providers.sendgrid import SendGrid
 from gateway.providers.stripe import Stripe
 from gateway.providers.twilio import Twilio
@@ -15,4 +17,4 @@ def providers(settings: Settings) -> list[Provider]:
     Args:
         settings: Secrets and limits.
     """
-    return [Stripe(settings), SendGrid(settings), Twilio(settings)]
+    return [Stripe(settings), SendGrid(settings), Twilio(settings), Google(settings), Outlook(settings)]

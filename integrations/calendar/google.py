@@ -39,6 +39,7 @@ from integrations.calendar.model import LIFETIME, Calendar, CalendarEvent, Chang
 from integrations.calendar.telling import tell
 from integrations.calls import USUAL_BUDGET, Calls, Operation, RetryBudget, idempotency_key
 from integrations.metrics import State
+from settings import several
 
 if TYPE_CHECKING:
     from google.auth.credentials import Credentials
@@ -199,15 +200,15 @@ class GoogleCalendar:
 
     def watch(self, calendar_id: str, url: str, *, lifetime: timedelta = LIFETIME) -> Watch:
         """See `Calendars.watch`."""
-        secret = self._config.watch_secret
-        if secret is None:
+        secrets = several(self._config.watch_secret)
+        if not secrets:
             raise PivotalError("a watch needs a secret", hint="set PIVOTAL_GOOGLE_WATCH_SECRET: see the receiver")
         until = datetime.now(UTC) + lifetime
         body = {
             "id": str(uuid.uuid4()),
             "type": "web_hook",
             "address": url,
-            "token": secret.get_secret_value(),
+            "token": secrets[0],
             "expiration": str(int(until.timestamp() * 1000)),
         }
         asked = {"calendarId": calendar_id, "body": body}

@@ -24,6 +24,7 @@ from integrations.calendar.telling import tell
 from integrations.calls import USUAL_BUDGET, RetryBudget, idempotency_key, without_addresses
 from integrations.http import ClientCredentials, HttpClient, Limits, Refusal, Response
 from integrations.metrics import State
+from settings import several
 
 if TYPE_CHECKING:
     from pydantic import SecretStr
@@ -200,15 +201,16 @@ class Outlook:
 
     def watch(self, calendar_id: str, url: str, *, lifetime: timedelta = LIFETIME) -> Watch:
         """See `Calendars.watch`. Graph tells of all the user's calendars, whichever is asked for."""
-        secret = self._config.watch_secret
-        if secret is None:
+        secrets = several(self._config.watch_secret)
+        if not secrets:
             raise PivotalError("a watch needs a secret", hint="set PIVOTAL_OUTLOOK_WATCH_SECRET: see the receiver")
         body = {
             "changeType": "created,updated,deleted",
             "notificationUrl": url,
+            "lifecycleNotificationUrl": url,
             "resource": f"{self._user}/events",
             "expirationDateTime": _from_now(lifetime),
-            "clientState": secret.get_secret_value(),
+            "clientState": secrets[0],
         }
         return _watch(self.http.post("/subscriptions", operation="watches.create", json=body), calendar_id, url)
 

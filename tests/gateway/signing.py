@@ -100,6 +100,48 @@ def twilio_headers(
     return (FORM if params else JSON) | {"X-Twilio-Signature": signature}
 
 
+WATCH_SECRETS = ("a_watch_of_last_year", "the_watch_of_now")
+
+
+def google_headers(
+    state: str = "exists", number: int = 2, channel: str = "channel-1", token: str = WATCH_SECRETS[1]
+) -> dict[str, str]:
+    """Headers of a notification of Google's; its body is empty."""
+    return {
+        "X-Goog-Channel-ID": channel,
+        "X-Goog-Channel-Token": token,
+        "X-Goog-Channel-Expiration": "Tue, 19 Nov 2030 01:13:52 GMT",
+        "X-Goog-Resource-ID": "ret08u3rv24htgh289g",
+        "X-Goog-Resource-URI": "https://www.googleapis.com/calendar/v3/calendars/primary/events?alt=json",
+        "X-Goog-Resource-State": state,
+        "X-Goog-Message-Number": str(number),
+    }
+
+
+def outlook_change(etag: str = 'W/"1"', **fields: object) -> dict[str, object]:
+    """One of Graph's notifications."""
+    return {
+        "subscriptionId": "sub-1",
+        "subscriptionExpirationDateTime": "2030-11-20T18:23:45.9356913Z",
+        "changeType": "updated",
+        "resource": "Users/u-1/Events/e-1",
+        "resourceData": {"@odata.type": "#Microsoft.Graph.Event", "@odata.etag": etag, "id": "e-1"},
+        "clientState": WATCH_SECRETS[1],
+        "tenantId": "t-1",
+    } | fields
+
+
+def outlook_lifecycle(event: str, **fields: object) -> dict[str, object]:
+    """What Graph tells of a subscription itself."""
+    return {
+        "subscriptionId": "sub-1",
+        "subscriptionExpirationDateTime": "2030-11-20T18:23:45.9356913Z",
+        "clientState": WATCH_SECRETS[1],
+        "tenantId": "t-1",
+        "lifecycleEvent": event,
+    } | fields
+
+
 def public_pem(key: ec.EllipticCurvePrivateKey) -> str:
     """A public key with its PEM armour."""
     spki = serialization.PublicFormat.SubjectPublicKeyInfo
@@ -115,5 +157,7 @@ SECRETS: Mapping[str, str] = {
     "PIVOTAL_STRIPE_WEBHOOK_SECRETS": ", ".join(STRIPE_SECRETS),
     "PIVOTAL_SENDGRID_WEBHOOK_KEYS": ",".join(public_base64(key) for key in SENDGRID_KEYS),
     "PIVOTAL_TWILIO_WEBHOOK_TOKENS": " , ".join(TWILIO_TOKENS),
+    "PIVOTAL_GOOGLE_WATCH_SECRET": " , ".join(WATCH_SECRETS),
+    "PIVOTAL_OUTLOOK_WATCH_SECRET": ",".join(WATCH_SECRETS),
 }
 """The variables that tell a receiver what to verify with."""
