@@ -15,6 +15,7 @@ from gateway.mapping import moment, parse, required, text, type_name
 from gateway.provider import JSON, Hook, Received
 from gateway.refusal import RefusedError
 from gateway.verify import check_age, header, in_base64, in_utf8, require, seconds
+from integrations.mail_names import sent_id
 from settings import Settings, several
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def sendgrid_events(body: bytes) -> list[Event]:
 def _event(item: dict[str, Any]) -> Event:
     # Without an id of SendGrid's, the item is its own: sent again, it is the same.
     event_id = text(item.get("sg_event_id")) or hashlib.sha256(to_json(item)).hexdigest()
-    message_id, _, _ = text(item.get("sg_message_id")).partition(".")
+    message_id = sent_id(text(item.get("sg_message_id")))
     return new_event(
         type_name("sendgrid", required(item, "event")),
         ("message", message_id) if message_id else ("event", event_id),

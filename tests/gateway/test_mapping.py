@@ -99,6 +99,9 @@ def test_an_event_without_a_time_that_can_be_read_happened_now(
     ("fields", "aggregate"),
     [
         ({"sg_message_id": "abc.filter0001.1.2-0"}, "message/abc"),
+        ({"sg_message_id": "14c5d75ce93.dfd.64b469.filter0001.16648.5515E0B88.0"}, "message/14c5d75ce93.dfd.64b469"),
+        ({"sg_message_id": "TnGLI-2IRWiKdAAaIeScpw.recvd-69479bf9c9-lwpmv-1-647"}, "message/TnGLI-2IRWiKdAAaIeScpw"),
+        ({"sg_message_id": ".filter0001"}, "event/1"),
         ({"sg_message_id": "abc"}, "message/abc"),
         ({"sg_message_id": None}, "event/1"),
         ({"sg_message_id": ""}, "event/1"),

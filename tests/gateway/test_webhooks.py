@@ -65,7 +65,7 @@ def test_a_batch_of_sendgrids_is_stored_item_by_item(gateway: Gateway) -> None:
     assert (answer.status_code, answer.json()) == (200, {"received": 2, "new": 2})
     first, second = stored(gateway)
     assert (first.type, second.type) == ("sendgrid.delivered", "sendgrid.open")
-    assert (first.aggregate_type, first.aggregate_id) == ("message", "14c5d75ce93")
+    assert (first.aggregate_type, first.aggregate_id) == ("message", "14c5d75ce93.dfd.64b469")
     assert second.aggregate_id == "other"
     assert (first.data, second.data) == (delivered, opened)
     assert first.timestamp == datetime.fromtimestamp(1_700_000_000, UTC)
