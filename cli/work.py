@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from queue import Empty, SimpleQueue
@@ -48,6 +49,7 @@ def work() -> None:
     warehouse = open_warehouse(settings.warehouse_url)
     home = os.environ.get("DAGSTER_HOME")
     log_to_stderr()
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # Dagster's, at each report
     say(
         f"Applying {shown_url(settings.events_url)} to {warehouse.label}"
         + (f", and telling Dagster ({home})" if home else "")
@@ -64,16 +66,28 @@ def run(followers: Sequence[Follower]) -> None:
     Raises:
         BaseException: What the one that failed has raised; the others have ended then.
     """
-    stop = Signal()
-    with ThreadPoolExecutor(len(followers)) as threads:
-        running = [threads.submit(follower, stop) for follower in followers]
+    stop, ending = Signal(), SimpleQueue[object]()
+    with _asked_to_end(lambda *_: ending.put(None)), ThreadPoolExecutor(len(followers)) as threads:
         try:
-            with suppress(KeyboardInterrupt):  # the way to end it
-                wait(running, return_when=FIRST_COMPLETED)
+            running = [threads.submit(follower, stop) for follower in followers]
+            for follower in running:
+                follower.add_done_callback(ending.put)
+            ending.get()
         finally:
             stop.set()
     for follower in running:
         follower.result()
+
+
+@contextmanager
+def _asked_to_end(handler: Callable[..., None]) -> Iterator[None]:
+    """Has SIGINT and SIGTERM call a handler, and raise nothing: a portion in hand is ended, wherever it is."""
+    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, usual in before.items():
+            signal.signal(number, usual)
 
 
 @contextmanager
