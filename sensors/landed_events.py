@@ -3,6 +3,8 @@
 One run at a time, each for the range that follows the last one that succeeded. After a failed run the same range is
 asked for again, as its next attempt, once a wait is over that doubles with each. Dagster starts a run key once, so a
 tick that is evaluated twice starts nothing twice. The cursor is the key of the last request.
+
+A run starts where the tables stand. Beside a worker (`pivotal events work`) it finds little or nothing left to do.
 """
 
 import time
@@ -75,42 +77,54 @@ def landed_events_sensor(
     """
     last = Request.of(context.cursor)
     with event_log.open() as log:
-        behind = log.head() - last.until
         if not last.attempt:
-            return _next(log, last.until)
+            return _next(context, log, last.until)
         runs = context.instance.get_run_records(dg.RunsFilter(tags={TAG: last.key}), limit=1)
         if not runs:  # Dagster was stopped between the tick and the run
-            return _ask(last)
+            return _ask(context, log, last)
         status = runs[0].dagster_run.status
         if status is dg.DagsterRunStatus.SUCCESS:
-            return _next(log, last.until)
+            return _next(context, log, last.until)
+        lag = _lag(log, last.after)
         if not runs[0].dagster_run.is_finished:
-            return dg.SkipReason(f"a run is at work on events {_range(last)}; {behind} sequences landed behind it")
+            return dg.SkipReason(f"a run is at work on events {_range(last)}; {lag}")
         if (wait := last.wait(runs[0].end_time or 0)) > 0:
             return dg.SkipReason(
-                f"attempt {last.attempt} at events {_range(last)} failed; the next is due in {wait:.0f} s"
+                f"attempt {last.attempt} at events {_range(last)} failed; the next is due in {wait:.0f} s; {lag}"
             )
-        return _ask(replace(last, attempt=last.attempt + 1))
+        return _ask(context, log, replace(last, attempt=last.attempt + 1))
 
 
-def _next(log: EventLog, done: int) -> dg.SensorResult | dg.SkipReason:
+def _next(context: dg.SensorEvaluationContext, log: EventLog, done: int) -> dg.SensorResult:
     head = log.head()
     done = done if done <= head else 0  # another log took the place of the one that the cursor was made for
     waiting = log.read(done, 1, until=head, types=PATTERNS)
     if not waiting:
         return dg.SensorResult(skip_reason=f"every event up to {head} is in the tables", cursor=Request(head, head).key)
     first = waiting[0].sequence
-    return _ask(Request(first - 1, min(head, first - 1 + MOST_EVENTS), attempt=1))
+    return _ask(context, log, Request(first - 1, min(head, first - 1 + MOST_EVENTS), attempt=1))
 
 
-def _ask(request: Request) -> dg.SensorResult:
-    config = {"after": request.after, "until": request.until}
+def _ask(context: dg.SensorEvaluationContext, log: EventLog, request: Request) -> dg.SensorResult:
+    context.log.info(f"asks for a run over events {_range(request)}; {_lag(log, request.after)}")  # noqa: G004
     run = dg.RunRequest(
         run_key=request.key,
-        run_config={"ops": {"apply_landed_events": {"config": config}}},
+        run_config={"ops": {"apply_landed_events": {"config": {"until": request.until}}}},
         tags={TAG: request.key},
     )
     return dg.SensorResult(run_requests=[run], cursor=request.key)
+
+
+def _lag(log: EventLog, after: int) -> str:
+    """How many events wait behind a sequence, those that a run is at work on too, and for how long.
+
+    Events of other types among them are counted as well, rather than to read millions of events.
+    """
+    oldest = log.read(after, 1, types=PATTERNS)
+    if not oldest:
+        return "no event waits"
+    seconds = max(0, time.time() - oldest[0].recorded_at.timestamp())
+    return f"up to {log.head() - oldest[0].sequence + 1} events wait, the oldest for {seconds:.0f} s"
 
 
 def _range(request: Request) -> str:

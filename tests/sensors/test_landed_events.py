@@ -30,14 +30,15 @@ class Ticks:
 
     def tick(self) -> list[tuple[int, int]]:
         """The ranges that were asked for."""
-        return [
-            (config["after"], config["until"])
-            for request in self.result().run_requests or []
-            for config in [request.run_config["ops"]["apply_landed_events"]["config"]]
-        ]
+        asked = []
+        for request in self.result().run_requests or []:
+            after, until, _ = map(int, str(request.run_key).split("-"))
+            assert request.run_config == {"ops": {"apply_landed_events": {"config": {"until": until}}}}
+            asked.append((after, until))
+        return asked
 
     def says(self) -> str:
-        """Why nothing was asked for."""
+        """Why nothing was asked for, and what waits."""
         reason = self.result().skip_reason
         assert reason
         return str(reason.skip_message)
@@ -89,7 +90,26 @@ def test_a_request_is_not_repeated_while_its_run_is_at_work(ticks: Ticks, log: E
     ticks.tick()
     ticks.run(STARTED)
     land(log, "b", "c")
-    assert ticks.says() == "a run is at work on events 1 to 1; 2 sequences landed behind it"
+    assert ticks.says().startswith("a run is at work on events 1 to 1; ")
+
+
+def test_every_tick_says_how_many_events_wait_and_how_old_the_oldest_is(
+    ticks: Ticks, log: EventLog, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    log.publish([event("pivotal.pipeline.completed", "p1", NOON, {})])
+    land(log, "a", "b")
+    waiting = "up to 2 events wait, the oldest for 12 s"
+    moment = log.read(1, 1)[0].recorded_at.timestamp() + 12.3
+    monkeypatch.setattr(landed_events, "time", SimpleNamespace(time=lambda: moment))
+    assert ticks.tick() == [(1, 3)]
+    assert f"asks for a run over events 2 to 3; {waiting}" in capfd.readouterr().err
+    ticks.run(STARTED)
+    assert ticks.says() == f"a run is at work on events 2 to 3; {waiting}"
+    ticks.cursor = "1-3-9"  # its ninth attempt is followed by a long wait
+    ticks.run(FAILED)
+    assert ticks.says().endswith(f"; {waiting}")
+    ticks.run(SUCCEEDED)
+    assert ticks.says() == "every event up to 3 is in the tables"
 
 
 def test_the_next_range_follows_the_one_that_succeeded(ticks: Ticks, log: EventLog) -> None:
