@@ -12,7 +12,15 @@ import dagster as dg
 from assets.partitions import mapping, partition_of_run, partitions_definition
 from errors import PivotalError
 from etl.loader import resolve
-from etl.pipeline import ApiDestination, ApiSource, DatabaseDestination, DatabaseSource, Pipeline, shown_url
+from etl.pipeline import (
+    ApiDestination,
+    ApiSource,
+    DatabaseDestination,
+    DatabaseSource,
+    Pipeline,
+    StreamSource,
+    shown_url,
+)
 from resources.progress import RunProgress
 
 RETRIES = 2
@@ -111,6 +119,8 @@ def _read(pipeline: Pipeline) -> tuple[str, str]:
     source = pipeline.source
     if isinstance(source, DatabaseSource):
         return (source.connection, source.table or "")
+    if isinstance(source, StreamSource):
+        return (source.brokers, ",".join(source.topics))
     return (source.type, source.url if isinstance(source, ApiSource) else source.path.rsplit("/", 1)[0])
 
 
@@ -120,6 +130,8 @@ def _source_key(pipeline: Pipeline) -> dg.AssetKey:
     if isinstance(source, DatabaseSource):
         variable = re.search(r"\$\{(\w+?)(_DATABASE)?(_URL)?[:}]", source.connection)
         return dg.AssetKey([variable[1].lower() if variable else "database", source.table or f"{pipeline.name}_query"])
+    if isinstance(source, StreamSource):
+        return dg.AssetKey(["kafka", re.sub(r"\W+", "_", "_".join(source.topics)).strip("_") or "topics"])
     place = source.url if isinstance(source, ApiSource) else source.path
     bare = re.sub(r"\$\{\w+(:-[^}]*)?\}|^https?://|\?.*", "", place)
     return dg.AssetKey([source.type, re.sub(r"\W+", "_", bare).strip("_")])
@@ -133,6 +145,8 @@ def _source_spec(key: dg.AssetKey, pipeline: Pipeline) -> dg.AssetSpec:
 
 def _source_kind(pipeline: Pipeline) -> str:
     source = pipeline.source
+    if isinstance(source, StreamSource):
+        return "kafka"
     return _scheme(source.connection) if isinstance(source, DatabaseSource) else source.type
 
 

@@ -10,7 +10,7 @@ import dagster as dg
 
 from etl.lineage import column_lineage
 from etl.pipeline import Pipeline
-from etl.stream import BadRow, RunReport
+from etl.stream import BadRow, PartitionLag, RunReport
 
 
 def metadata(pipeline: Pipeline, upstream: dg.AssetKey, report: RunReport) -> dict[str, Any]:
@@ -31,6 +31,7 @@ def metadata(pipeline: Pipeline, upstream: dg.AssetKey, report: RunReport) -> di
         "rows_deduplicated": report.deduplicated,
         "rows_deleted": report.deleted,
         "rows_expired": report.expired,
+        **({"records_missed": report.missed, "lag": sum(each.lag for each in report.lag)} if report.lag else {}),
         **{f"rows_of_{child}": count for child, count in report.children.items()},
         "bytes_read": report.bytes_read,
         "seconds": round(report.seconds, 3),
@@ -41,6 +42,7 @@ def metadata(pipeline: Pipeline, upstream: dg.AssetKey, report: RunReport) -> di
         "partition": report.partition,
         "state_before": dg.MetadataValue.json(report.state_before or {}),
         "state_after": dg.MetadataValue.json(report.state_after or {}),
+        **({"partitions": dg.MetadataValue.md(_markdown([_lag(each) for each in report.lag]))} if report.lag else {}),
         "preview": dg.MetadataValue.md(_markdown(report.preview)),
         "rejected": dg.MetadataValue.md(_markdown([_rejected(bad) for bad in report.rejected])),
         "dagster/column_schema": dg.TableSchema([dg.TableColumn(name, kind) for name, kind in report.schema.items()]),
@@ -68,6 +70,11 @@ def checks(report: RunReport) -> list[dg.AssetCheckResult]:
             description=f"see them: pivotal quarantine show {report.pipeline}" if report.quarantined else None,
         ),
     ]
+
+
+def _lag(each: PartitionLag) -> Mapping[str, object]:
+    shown = {"topic": each.topic, "partition": each.partition, "committed": each.committed, "end": each.end}
+    return {**shown, "lag": each.lag}
 
 
 def _rejected(bad: BadRow) -> Mapping[str, object]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import click
 
@@ -184,6 +184,8 @@ def show_report(report: RunReport, *, as_json: bool, quarantine: bool = True) ->
     say(f"The result is in {report.destination}.")
     if report.expired:
         say(f"{report.expired:,} old rows left the quarantine (`quarantine_retention`).", fg="yellow")
+    if report.missed:
+        say(f"Up to {report.missed:,} records had been deleted before they were read (`on_gap`).", fg="yellow")
     if report.quarantined and quarantine:
         say(f"See what was set aside, and why: pivotal quarantine show {report.pipeline}", fg="yellow")
 
@@ -193,7 +195,15 @@ def _moved(before: State, after: State) -> str:
     if isinstance(files := after.get("files"), Mapping):
         known = before.get("files")
         return f"files: {len(known) if isinstance(known, Mapping) else 0} -> {len(files)} known"
+    if "topics" in after:
+        return f"offsets: {_offsets(before)} -> {_offsets(after)}"
     return f"cursor: {before.get('cursor', 'none')} -> {after['cursor']}" if "cursor" in after else ""
+
+
+def _offsets(state: State) -> str:
+    topics = cast("Mapping[str, Mapping[str, Mapping[str, int]]]", state.get("topics", {}))
+    shown = [f"{name}/{number} {at}" for name, each in topics.items() for number, at in each["offsets"].items()]
+    return ", ".join([*shown[:6], *(["..."] if len(shown) > 6 else [])]) or "none"
 
 
 def show_problems(problems: Sequence[Problem], *, error: bool = False) -> None:
@@ -238,6 +248,8 @@ def _place(end: Source | Destination) -> str:
 
     if url := getattr(end, "url", None):
         return shown_url(url)
+    if topics := getattr(end, "topics", None):
+        return ", ".join(topics)
     return getattr(end, "table", None) or getattr(end, "path", None) or "query"
 
 
@@ -249,7 +261,7 @@ def report_dict(report: RunReport) -> dict[str, object]:
     """
     names = (
         "pipeline", "run_id", "source", "destination", "partition", "extracted", "loaded", "inserted", "updated",
-        "filtered", "quarantined", "deduplicated", "deleted", "expired", "children", "bytes_read", "seconds",
+        "filtered", "quarantined", "deduplicated", "deleted", "expired", "missed", "children", "bytes_read", "seconds",
         "peak_memory", "state_before", "state_after", "schema", "rows_per_second",
     )  # fmt: skip
     return {name: getattr(report, name) for name in names}

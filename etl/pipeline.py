@@ -681,7 +681,102 @@ class ApiSource(Model):
         return resume
 
 
-Source = Annotated[DatabaseSource | FileSource | ApiSource, Field(discriminator="type")]
+class SaslAuth(Model):
+    """Who reads: SASL's user and password."""
+
+    mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
+        "SCRAM-SHA-512", description="How the password is proven; PLAIN sends it, so it needs `tls`."
+    )
+    username: Text = Field(description="The user's name; keep it in the environment: ${KAFKA_USERNAME}.")
+    password: Text = Field(description="The password; keep it in the environment: ${KAFKA_PASSWORD}.")
+
+
+class Tls(Model):
+    """TLS to the brokers. Paths are relative to the project."""
+
+    ca: Text | None = Field(
+        None,
+        description="File (PEM) with the authorities that signed the brokers' certificates; the system's if not given.",
+    )
+    certificate: Text | None = Field(
+        None, description="File (PEM) with our own certificate, where brokers ask for one."
+    )
+    key: Text | None = Field(None, description="File (PEM) with its key, if `certificate` does not hold it.")
+
+
+class Brokers(Model):
+    """Kafka's brokers, and how they are reached."""
+
+    brokers: Text = Field(description="host:port, comma-separated; keep it in the environment: ${KAFKA_BROKERS}.")
+    auth: SaslAuth | None = None
+    tls: Tls | None = Field(None, description="TLS; `{}` trusts the system's authorities. Plain text if not given.")
+    client_id: Text = Field("pivotal", description="What the brokers' logs call us.")
+    timeout: Duration = Field(
+        timedelta(seconds=30),
+        description="How long the brokers may be away, or take for an answer, before a run fails.",
+    )
+
+
+class StreamSource(Brokers):
+    """Records of Kafka topics: each run reads what has come since the last one, and then ends."""
+
+    type: Literal["stream"]
+    topics: Annotated[list[Text], BeforeValidator(_formats), Field(min_length=1)] = Field(
+        description="Topics by name or glob: [orders, shop.*]; new ones that fit are read from their beginning."
+    )
+    format: Literal["json", "csv", "raw"] = Field(
+        "json", description="What a record's value is: a JSON object, a line of CSV, or bytes (column `value`)."
+    )
+    columns: list[Text] | None = Field(
+        None, min_length=1, validate_default=True, description="CSV only: the columns' names."
+    )
+    delimiter: Character = Field(",", description="CSV only.")
+    metadata: list[Literal["topic", "partition", "offset", "timestamp", "key", "key_bytes", "headers"]] = Field(
+        [], description="What of the record itself becomes a column: kafka_topic, kafka_partition, kafka_offset, ..."
+    )
+    tombstones: Literal["quarantine", "skip", "keep"] = Field(
+        "quarantine",
+        description="A record without a value: set it aside, leave it out (filtered), or keep it as a row of NULLs in "
+        "which kafka_tombstone is true.",
+    )
+    start: Literal["earliest", "latest"] | datetime = Field(
+        "earliest", description="Where the first run starts: earliest, latest, or a time: 2024-01-01T00:00:00Z."
+    )
+    max_records: int | None = Field(None, ge=1, description="How many records a run reads at most.")
+    max_seconds: Duration | None = Field(None, description="How long a run reads at most.")
+    on_gap: Literal["fail", "continue"] = Field(
+        "fail",
+        description="Records that were deleted before they were read: fail the run, or go on behind them and report "
+        "how many there were.",
+    )
+    group: Text | None = Field(
+        None, description="Consumer group that the offsets are shown under, for lag tools; pivotal-NAME if not given."
+    )
+
+    @property
+    def added_columns(self) -> list[str]:
+        """The columns that rows have beside those of the values."""
+        added = [*self.metadata, *(["tombstone"] if self.tombstones == "keep" else [])]
+        return [f"kafka_{name}" for name in added]
+
+    @field_validator("columns")
+    @classmethod
+    def _names_of_csv(cls, columns: list[str] | None, info: ValidationInfo) -> list[str] | None:
+        is_csv = info.data.get("format") == "csv"
+        if is_csv != bool(columns) and "format" in info.data:
+            what = "`format: csv` without `columns`" if is_csv else "`columns` without `format: csv`"
+            raise ValueError(f"{what}; records have no header: say both, or none")
+        return columns
+
+    @field_validator("start")
+    @classmethod
+    def _has_an_offset(cls, start: str | datetime) -> str | datetime:
+        if isinstance(start, datetime) and start.tzinfo is None:
+            raise ValueError("a time without an offset; write 2024-01-01T00:00:00Z")
+        return start
+
+
+Source = Annotated[DatabaseSource | FileSource | ApiSource | StreamSource, Field(discriminator="type")]
 
 
 # --- transform ------------------------------------------------------------------------------------------------
@@ -1100,7 +1195,7 @@ class Pipeline(Model):
     description: Text = Field(description="What it brings, for those who use the result.")
     owners: list[Owner] = Field([], description="team:name or an email address.")
     group: Name = Field("pipelines", description="Its group in Dagster.")
-    source: Source = Field(description="Where rows come from; its `type` is database, file or api.")
+    source: Source = Field(description="Where rows come from; its `type` is database, file, api or stream.")
     transform: Transform = Field(Transform(), description="The rules that rows pass through.")
     destination: Destination = Field(description="Where rows go; its `type` is database, file or api.")
     on_invalid: Literal["quarantine", "fail"] = Field(
@@ -1120,6 +1215,7 @@ class Pipeline(Model):
     def _replace_reads_everything(cls, destination: Destination, info: ValidationInfo) -> Destination:
         source = info.data.get("source")
         partly = [name for name in ("incremental", "conditional", "resume") if getattr(source, name, None)]
+        partly += ["type: stream"] if isinstance(source, StreamSource) else []
         if destination.write == "replace" and partly:
             message = (
                 f"`replace` with `{partly[0]}` would lose the older rows; use merge or append, or drop `{partly[0]}`"
@@ -1184,6 +1280,9 @@ def _unpartitionable(by: str, partitions: Partitions, data: dict[str, Any]) -> s
     kind = conversion.type if conversion else "timestamp"
     lacking = [name for name, child in transform.children.items() if by not in child.keys]
     reasons = {
+        "`partitions` beside a stream, which is read on from where the last run stopped; leave them out": (
+            data["source"].type == "stream"
+        ),
         "`partitions` beside an API, which gives nothing back that could be replaced; load into a table or files": (
             data["destination"].type == "api"
         ),

@@ -21,7 +21,7 @@ from etl.convert import engine_type
 from etl.documents import Document, KeyPath
 from etl.expressions import ExpressionError, parse, result_type
 from etl.mistakes import nearest
-from etl.pipeline import DatabaseSource, FileSource, Pipeline, Transform
+from etl.pipeline import DatabaseSource, FileSource, Pipeline, StreamSource, Transform
 from etl.privacy import KEYED, hash_pads
 from etl.session import Session
 from etl.variables import resolve
@@ -67,7 +67,10 @@ def _source_columns(document: Document, pipeline: Pipeline | None) -> list[str] 
     source = document.data.get("source")
     named = source.get("columns") if isinstance(source, dict) else None
     if isinstance(named, list) and all(isinstance(name, str) for name in named):
-        return named
+        return [
+            *named,
+            *(pipeline.source.added_columns if pipeline and isinstance(pipeline.source, StreamSource) else ()),
+        ]
     return _ask(pipeline) if pipeline and _is_local(pipeline) else None
 
 

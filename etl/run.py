@@ -38,6 +38,7 @@ from etl.stream import (
     Progress,
     RunReport,
     Source,
+    Streaming,
     Transformed,
 )
 from events.cause import Cause, caused_by, new_event
@@ -124,6 +125,7 @@ def _run(
         _settle(load, report)
         report.expired = load.commit(after)
         report.state_after = after or state
+        _acknowledge(extraction, report)
     if isinstance(extraction, Partial) and extraction.stopped:
         if report.expired:  # nobody sees the report of a run that fails
             logger.warning("pipeline %s: %d old rows left the quarantine", pipeline.name, report.expired)
@@ -132,6 +134,12 @@ def _run(
     report.seconds = time.monotonic() - started
     report.peak_memory = _peak_memory()
     return report
+
+
+def _acknowledge(extraction: Extraction, report: RunReport) -> None:
+    if isinstance(extraction, Streaming):
+        extraction.acknowledge()
+        report.missed, report.lag = extraction.missed, extraction.lag()
 
 
 def _stream(
@@ -208,9 +216,9 @@ def rules_of(pipeline: Pipeline) -> Rules:
 
 
 def _count(report: RunReport, batch: Batch, rows: pa.RecordBatch, bad: Sequence[BadRow], filtered: int) -> None:
-    report.extracted += batch.rows.num_rows + len(batch.bad) + batch.deduplicated
+    report.extracted += batch.rows.num_rows + len(batch.bad) + batch.deduplicated + batch.filtered
     report.deduplicated += batch.deduplicated
-    report.filtered += filtered
+    report.filtered += filtered + batch.filtered
     report.quarantined += len(bad)
     report.schema = {field.name: str(field.type) for field in rows.schema}
     report.preview = report.preview or shown(rows.slice(0, SAMPLE))
@@ -272,6 +280,7 @@ def _counts(report: RunReport) -> dict[str, object]:
         "deduplicated",
         "deleted",
         "expired",
+        "missed",
         "children",
         "bytes_read",
         "seconds",

@@ -8,7 +8,7 @@ from errors import PivotalError
 from etl.destinations import open_destination
 from etl.incremental import earlier
 from etl.lock import only_run_of
-from etl.pipeline import Pipeline
+from etl.pipeline import Pipeline, StreamSource
 from etl.stream import State
 from events.envelope import new_id
 
@@ -26,7 +26,7 @@ def change_state(pipeline: Pipeline, change: Callable[[State], State]) -> tuple[
     Raises:
         PivotalError: The pipeline runs, keeps no state, or could not go on from the new one.
     """
-    if not getattr(pipeline.source, "incremental", None):
+    if not getattr(pipeline.source, "incremental", None) and not isinstance(pipeline.source, StreamSource):
         raise PivotalError(
             f"pipeline {pipeline.name}: keeps no state: each run reads everything",
             hint="`incremental` in its source makes it read what is new",
@@ -65,6 +65,9 @@ def with_values(state: State, values: dict[str, str]) -> State:
 
 def _check(pipeline: Pipeline, state: State) -> None:
     """Finds now what the next run could not start from."""
+    if isinstance(pipeline.source, StreamSource):
+        _check_offsets(pipeline, state)
+        return
     key, kind = ("files", dict) if pipeline.source.type == "file" else ("cursor", str)
     if wrong := sorted(set(state) - {key, "edge"}):
         raise PivotalError(f"pipeline {pipeline.name}: its state has no {wrong[0]!r}", hint=f"it has {key!r}")
@@ -75,3 +78,20 @@ def _check(pipeline: Pipeline, state: State) -> None:
         )
     if kind is str and (cursor := state.get(key)):
         earlier(str(cursor), getattr(pipeline.source.incremental, "lag", None))
+
+
+def _check_offsets(pipeline: Pipeline, state: State) -> None:
+    topics = state.get("topics", {})
+    known = isinstance(topics, dict) and all(map(_has_offsets, topics.values()))
+    if set(state) - {"topics"} or not known:
+        raise PivotalError(
+            f"pipeline {pipeline.name}: not the state of a stream",
+            hint='write {"topics": {"orders": {"offsets": {"0": 1234}}}}: partition -> the offset that is read next',
+        )
+
+
+def _has_offsets(topic: object) -> bool:
+    offsets = topic.get("offsets") if isinstance(topic, dict) else None
+    return isinstance(offsets, dict) and all(
+        name.isdigit() and isinstance(offset, int) and offset >= 0 for name, offset in offsets.items()
+    )

@@ -67,12 +67,14 @@ class Batch:
             Counted as extracted and quarantined.
         deduplicated: Rows that were read again (lag, ties) but had been loaded before: not in `rows`.
             Counted as extracted and deduplicated.
+        filtered: Rows that the source was told to leave out (a stream's tombstones). Counted as extracted and filtered.
     """
 
     rows: pa.RecordBatch
     origin: Callable[[int], Origin]
     bad: Sequence[BadRow] = ()
     deduplicated: int = 0
+    filtered: int = 0
 
 
 class Extraction(Protocol):
@@ -99,6 +101,49 @@ class Partial(Protocol):
     """
 
     stopped: PivotalError | None
+
+
+@runtime_checkable
+class Streaming(Protocol):
+    """An extraction from a stream.
+
+    Args:
+        missed: How many records, at most, were deleted before anybody read them.
+    """
+
+    missed: int
+
+    def lag(self) -> Sequence[PartitionLag]:
+        """How far behind the reading is, by partition, as it was when it began."""
+        ...
+
+    def acknowledge(self) -> None:
+        """Tells the stream's own tools how far it was read; called once that is committed, and never relied on."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionLag:
+    """How far behind a partition's reader is.
+
+    Args:
+        topic: The topic.
+        partition: The partition's number.
+        committed: The offset that is read next.
+        end: The offset that the next record will get.
+        oldest: Seconds since the oldest unread record was written; None if there is none.
+    """
+
+    topic: str
+    partition: int
+    committed: int
+    end: int
+    oldest: float | None = None
+
+    @property
+    def lag(self) -> int:
+        """How many records, at most, have not been read: offsets of aborted and compacted ones count, too."""
+        return max(0, self.end - self.committed)
 
 
 class Source(Protocol):
@@ -285,7 +330,7 @@ class RunReport:
     """What a run did: extracted = loaded + filtered + quarantined + deduplicated.
 
     Others were not extracted: `deleted` rows were in the table, `expired` ones in the quarantine, `children` (by table)
-    in a row's list.
+    in a row's list, `missed` ones were gone from a stream before they were read (at most so many).
     """
 
     pipeline: str
@@ -301,6 +346,7 @@ class RunReport:
     deduplicated: int = 0
     deleted: int = 0
     expired: int = 0
+    missed: int = 0
     children: Mapping[str, int] = field(default_factory=dict)
     bytes_read: int = 0
     seconds: float = 0.0
@@ -310,6 +356,7 @@ class RunReport:
     schema: Mapping[str, str] = field(default_factory=dict)
     preview: Sequence[Mapping[str, object]] = ()
     rejected: Sequence[BadRow] = ()
+    lag: Sequence[PartitionLag] = ()
 
     @property
     def loaded(self) -> int:

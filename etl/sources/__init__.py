@@ -1,9 +1,9 @@
-"""Where rows come from: databases, files, HTTP APIs."""
+"""Where rows come from: databases, files, HTTP APIs, streams."""
 
 from __future__ import annotations
 
 from etl.partitions import Partition
-from etl.pipeline import ApiSource, FileSource, Pipeline
+from etl.pipeline import ApiSource, FileSource, Pipeline, StreamSource
 from etl.stream import Source
 
 
@@ -27,6 +27,10 @@ def open_source(pipeline: Pipeline, partition: Partition | None = None) -> Sourc
         from etl.sources.api import Api
 
         return Api(source, once=once)
+    if isinstance(source, StreamSource):
+        from etl.sources.stream import Stream
+
+        return Stream(source, pipeline.name)
     from etl.sources.database import Database
 
     return Database(source, once=once, partition=partition)

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.services.availability import unavailable
+from tests.services.certificates import make_certificates
 from tests.services.process import ServerProcess, accepts_connections, data_folder, free_port
 
 _POM = Path(__file__).parent / "kafka/pom.xml"
@@ -29,7 +30,17 @@ process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller}
 controller.listener.names=CONTROLLER
-listeners=PLAINTEXT://127.0.0.1:{broker},CONTROLLER://127.0.0.1:{controller}
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,SASL_SSL:SASL_SSL,CONTROLLER:PLAINTEXT
+listeners=PLAINTEXT://127.0.0.1:{broker},SASL_SSL://127.0.0.1:{secure},CONTROLLER://127.0.0.1:{controller}
+listener.name.sasl_ssl.sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512
+listener.name.sasl_ssl.plain.sasl.jaas.config=\
+  org.apache.kafka.common.security.plain.PlainLoginModule required user_{user}="{password}";
+listener.name.sasl_ssl.scram-sha-256.sasl.jaas.config=\
+  org.apache.kafka.common.security.scram.ScramLoginModule required;
+listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config=\
+  org.apache.kafka.common.security.scram.ScramLoginModule required;
+listener.name.sasl_ssl.ssl.keystore.type=PEM
+listener.name.sasl_ssl.ssl.keystore.location={certificate}
 log.dirs={data}
 offsets.topic.replication.factor=1
 offsets.topic.num.partitions=4
@@ -39,10 +50,15 @@ transaction.state.log.num.partitions=4
 share.coordinator.state.topic.replication.factor=1
 share.coordinator.state.topic.min.isr=1
 group.initial.rebalance.delay.ms=0
+log.cleaner.backoff.ms=300
 # A killed broker may come back as soon as its old session has ended.
 broker.session.timeout.ms=2000
 broker.heartbeat.interval.ms=500
 """
+
+
+USER, PASSWORD = "reader", "s3cret-of-the-reader"
+"""Whom the listener with SASL and TLS knows, by every mechanism."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +68,14 @@ class Kafka:
     Args:
         brokers: Where it answers: host:port, comma-separated.
         process: The broker, to stop, kill and start; None if it is somebody else's.
+        secure: Where it answers over SASL and TLS; empty if it is somebody else's.
+        ca: Whose certificate the broker's own is signed with.
     """
 
     brokers: str
     process: ServerProcess | None
+    secure: str = ""
+    ca: Path = Path()
 
 
 @pytest.fixture(scope="session")
@@ -75,6 +95,18 @@ def kafka_brokers(kafka: Kafka) -> str:
     return kafka.brokers
 
 
+@pytest.fixture(scope="session")
+def secure_kafka(kafka: Kafka) -> Kafka:
+    """The same broker, for its listener with SASL and TLS."""
+    if not kafka.secure:
+        unavailable(
+            "Kafka",
+            "how the broker of PIVOTAL_TEST_KAFKA is secured is not known",
+            "unset it: the tests then start a broker of their own",
+        )
+    return kafka
+
+
 @pytest.fixture
 def kafka_process(kafka: Kafka) -> Iterator[ServerProcess]:
     """The Kafka broker itself, to stop, kill and start; it runs again after the test."""
@@ -92,9 +124,15 @@ def kafka_process(kafka: Kafka) -> Iterator[ServerProcess]:
 def running(java: str, jars: Path) -> Iterator[Kafka]:
     """One broker of our own, which is its own controller."""
     with data_folder("kafka") as folder:
-        broker, controller = free_port(), free_port()
+        broker, secure, controller = free_port(), free_port(), free_port()
+        ca, certificate = make_certificates(folder)
         properties = folder / "server.properties"
-        properties.write_text(_PROPERTIES.format(broker=broker, controller=controller, data=folder / "data"))
+        properties.write_text(
+            _PROPERTIES.format(
+                broker=broker, secure=secure, controller=controller, certificate=certificate, data=folder / "data",
+                user=USER, password=PASSWORD,
+            )
+        )  # fmt: skip
         jvm = [java, "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", f"{jars}/*"]
         _format(jvm, properties)
         server = ServerProcess(
@@ -104,13 +142,18 @@ def running(java: str, jars: Path) -> Iterator[Kafka]:
         )
         server.start()
         try:
-            yield Kafka(f"127.0.0.1:{broker}", server)
+            yield Kafka(f"127.0.0.1:{broker}", server, f"127.0.0.1:{secure}", ca)
         finally:
             server.stop()
 
 
 def _format(jvm: list[str], properties: Path) -> None:
-    command = [*jvm, "kafka.tools.StorageTool", "format", "-t", _CLUSTER_ID, "-c", str(properties)]
+    users = [
+        argument
+        for mechanism in ("SCRAM-SHA-256", "SCRAM-SHA-512")
+        for argument in ("--add-scram", f"{mechanism}=[name={USER},password={PASSWORD}]")
+    ]
+    command = [*jvm, "kafka.tools.StorageTool", "format", "-t", _CLUSTER_ID, "-c", str(properties), *users]
     result = subprocess.run(command, check=False, capture_output=True, text=True)
     if result.returncode:
         raise RuntimeError(f"Kafka's storage cannot be formatted:\n{result.stdout}\n{result.stderr}")

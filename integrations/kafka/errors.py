@@ -1,0 +1,118 @@
+"""Kafka's failures in our words: who was asked for what, why it failed, and what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from errors import IntegrationError
+
+if TYPE_CHECKING:
+    from integrations.kafka.connection import Connection
+
+_TLS = "check `tls`: `ca` is the authority that signed the brokers' certificates, which name the hosts of `brokers`"
+
+
+class KafkaIntegrationError(IntegrationError):
+    """Kafka's brokers refused a call or could not be reached. `code` is Kafka's own name of the failure."""
+
+
+@contextmanager
+def told(connection: Connection, operation: str) -> Iterator[None]:
+    """Turns what kafka-python raises in the block into a `KafkaIntegrationError`.
+
+    Args:
+        connection: Whom the block talks to.
+        operation: What it does: `poll`.
+    """
+    from kafka.errors import KafkaError
+
+    try:
+        yield
+    except KafkaError as error:
+        raise in_our_words(connection, operation, error) from None
+
+
+def in_our_words(connection: Connection, operation: str, error: Exception) -> KafkaIntegrationError:
+    """An error of kafka-python's, without a secret.
+
+    Args:
+        connection: Who was asked.
+        operation: For what.
+        error: The error.
+    """
+    message, hint = _message(connection, error)
+    return KafkaIntegrationError(
+        f"Kafka at {connection.brokers}: {message}",
+        service="kafka",
+        operation=operation,
+        code=type(error).__name__,
+        hint=hint,
+        retryable=bool(getattr(error, "retriable", False))
+        and not is_refusal(error)
+        and not _is_turned_away(connection, error),
+    )
+
+
+def is_refusal(error: Exception) -> bool:
+    """Whether brokers that are asked again will say the same: a wrong password, a certificate that nobody trusts."""
+    from kafka import errors
+
+    refused = errors.SaslAuthenticationFailedError, errors.UnsupportedSaslMechanismError, errors.IllegalSaslStateError
+    return isinstance(error, refused) or _is_untrusted(error)
+
+
+def _is_turned_away(connection: Connection, error: Exception) -> bool:
+    return bool(connection.username) and "disconnected" in f"{error} {error.__cause__}"
+
+
+def _is_untrusted(error: Exception) -> bool:
+    return any(word in str(error) for word in ("CERTIFICATE", "WRONG_VERSION_NUMBER", "ALERT_"))
+
+
+def _message(connection: Connection, error: Exception) -> tuple[str, str]:
+    from kafka import errors
+
+    told: list[tuple[Any, str, str]] = [
+        (
+            errors.SaslAuthenticationFailedError,
+            f"the user or the password is refused ({connection.mechanism})",
+            "check `auth`: its user must be known to the brokers by this `mechanism`",
+        ),
+        (
+            (errors.UnsupportedSaslMechanismError, errors.IllegalSaslStateError),
+            f"this listener does not know {connection.mechanism}",
+            "check `mechanism` under `auth`, and the port: each listener has its own",
+        ),
+        (
+            (errors.AuthorizationError, errors.SecurityDisabledError),
+            f"not allowed ({_short(error)})",
+            "give the user of `auth` the right (ACL) to describe and read the topic, and to read the group",
+        ),
+        (
+            errors.CorruptRecordError,
+            f"a record is damaged ({_short(error)})",
+            "look at the broker's disk; `pivotal state set` leads past it",
+        ),
+        (errors.UnsupportedCodecError, f"records are compressed in a way that is not known ({_short(error)})", ""),
+        (errors.LogTruncationError, "records that had been read are gone; others are in their place", ""),
+    ]
+    if _is_untrusted(error):
+        return f"TLS fails ({_short(error)})", _TLS
+    for kind, message, hint in told:
+        if isinstance(error, kind):
+            return message, hint
+    if _is_turned_away(connection, error):
+        closed = "the brokers close the connection, as they do if the user or the password is refused"
+        return f"{closed} ({connection.mechanism})", "check `auth`, then the brokers' own log"
+    if isinstance(error, errors.RetriableError):
+        away = f"no broker has answered for {connection.timeout:g} s ({_short(error)})"
+        return away, "check `brokers`, and that the port is one for clients of this kind (`tls`, `auth`)"
+    return _short(error), ""
+
+
+def _short(error: Exception) -> str:
+    """The error in a line; its cause, where kafka-python only says that it has tried for long."""
+    cause = error.__cause__ or error
+    return " ".join(f"{type(cause).__name__}: {cause}".split())[:200]
