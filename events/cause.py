@@ -53,6 +53,7 @@ def new_event(
     source: str,
     dedupe_key: str | None = None,
     timestamp: datetime | None = None,
+    version: int = 1,
 ) -> Event:
     """An event that knows its cause.
 
@@ -63,6 +64,7 @@ def new_event(
         source: As in `Metadata`.
         dedupe_key: The producer's own id of it. Default: the event's id.
         timestamp: When it happened. Default: now.
+        version: As in `Event`.
 
     Raises:
         pydantic.ValidationError: A value does not fit the envelope.
@@ -77,6 +79,7 @@ def new_event(
             "aggregate_id": aggregate[1],
             "data": data,
             "timestamp": timestamp or datetime.now(UTC),
+            "version": version,
             "metadata": {"source": source, "dedupe_key": dedupe_key or event_id, **cause._asdict()},
         }
     )

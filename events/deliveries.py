@@ -1,8 +1,8 @@
 """What is kept of durable subscriptions, in the log's own database: cursors, leases, and events that are not done.
 
-A subscription's cursor stands at the last event that was read. Every event up to it that is neither handled nor dead has
-a row: one that failed, those of its aggregate that wait behind it, those in hand while others went on. Of the rows of
-one aggregate the first alone is due at some time; when it leaves, the next one is due at once.
+A subscription's cursor stands at the last event that was read. Every event up to it that is neither handled nor dead
+has a row: one that failed, those of its aggregate that wait behind it, those in hand while others went on. Of the rows
+of one aggregate the first alone is due at some time; when it leaves, the next one is due at once.
 
 Whatever a worker writes, it writes in a transaction that first asks whether it still has the lease: one that was taken
 over while it hung changes nothing more. Times are those of the database's clock.
@@ -328,7 +328,9 @@ class Deliveries:
         ]
         with self._database.transaction() as transaction:
             # Until this is committed no worker commits: what it holds to be the first of an aggregate stays that.
-            transaction.rows("UPDATE durable_subscriptions SET name = name WHERE name = :name RETURNING 1", {"name": name})
+            transaction.rows(
+                "UPDATE durable_subscriptions SET name = name WHERE name = :name RETURNING 1", {"name": name}
+            )
             transaction.each("DELETE FROM dead_letters WHERE subscription = :name AND sequence = :sequence", rows)
             transaction.each(f"UPDATE deliveries SET due = NULL WHERE {_FIRST}", rows)
             transaction.each(_KEEP, rows)

@@ -145,13 +145,14 @@ def from_cloudevent(cloudevent: Mapping[str, Any]) -> Event:
         return Event.model_validate(fields)
     except ValidationError as error:
         raise PivotalError(
-            f"the CloudEvent does not fit the envelope: {_reasons(error)}", hint=_CLOUDEVENT_HINT
+            f"the CloudEvent does not fit the envelope: {reasons(error)}", hint=_CLOUDEVENT_HINT
         ) from None
 
 
 _CLOUDEVENT_HINT = "see https://github.com/cloudevents/spec; `type` is lower case and dotted, `data` is an object"
 
 
-def _reasons(error: ValidationError) -> str:
+def reasons(error: ValidationError) -> str:
+    """What does not fit, without the values: they are people's."""
     found = error.errors(include_url=False, include_input=False, include_context=False)
     return "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in found)

@@ -13,7 +13,6 @@ overwrite what is newer.
 
 from __future__ import annotations
 
-import traceback
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,9 +22,10 @@ import pyarrow as pa
 from etl.destinations.warehouse import Target, Transaction, Warehouse
 from etl.stream import Loaded, State
 from events.envelope import Event
+from events.failure import alert, last_line, told
 from events.log import EventLog, Recorded
 from projections import PATTERNS, TABLES, project
-from projections.announce import alert, announce
+from projections.announce import announce
 from projections.tables import ProjectionError, Row, columns
 
 SUBSCRIPTION = "projections"
@@ -196,7 +196,7 @@ def _apply(log: EventLog, transaction: Transaction, recorded: Sequence[Recorded]
     tables = _merge(transaction, projected.rows)
     transaction.save_state(SUBSCRIPTION, run_id, {"position": reached})
     transaction.commit()
-    dead = [Dead(one.sequence, one.event.type, _last_line(error)) for one, error in projected.dead]
+    dead = [Dead(one.sequence, one.event.type, last_line(error)) for one, error in projected.dead]
     return Applied(reached, len(recorded), tables, dead)
 
 
@@ -217,9 +217,9 @@ def _project(recorded: Sequence[Recorded]) -> _Projected:
             rows = project(one.event)
             announced = announce(one.event, rows)
         except Exception as error:  # noqa: BLE001  (whatever a projection raises, it poisons that event only)
-            reason = str(error) if isinstance(error, ProjectionError) else traceback.format_exc()
+            reason = str(error) if isinstance(error, ProjectionError) else told(error)
             projected.dead.append((one, reason))
-            projected.announced.append(alert(one, _last_line(reason)))
+            projected.announced.append(alert(SUBSCRIPTION, one, reason))
         else:
             projected.announced.extend(announced)
             for row in rows:
@@ -243,7 +243,3 @@ def _batch(table: type[Row], rows: Sequence[Row]) -> pa.RecordBatch:
 
 def _change(loaded: Loaded, rows: Sequence[tuple[int, Row]]) -> Change:
     return Change(loaded, rows[0][0], rows[-1][0], [row.record() for _, row in rows[-5:]])
-
-
-def _last_line(error: str) -> str:
-    return error.rstrip().rpartition("\n")[2]

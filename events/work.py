@@ -1,0 +1,236 @@
+"""A durable subscription at work: in rounds, each of which reads events, has them handled, and keeps what came of it.
+
+A round ends when all of its events are done, at the latest after `ROUND`: what is still in hand then goes on, what has
+not begun goes back to the storage. So what is in memory is bounded, a slow event holds up none of another aggregate,
+and the lease is renewed in time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import os
+import queue
+import socket
+import time
+from collections.abc import Awaitable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from threading import Event as Signal
+from threading import Thread
+from typing import TYPE_CHECKING
+
+from errors import EventLogError
+from events.cause import Cause, caused_by
+from events.deliveries import Deliveries, Delivery, Failure, Lease, Progress
+from events.envelope import Event
+from events.failure import DeadLettered, alert, last_line, told
+from events.lanes import Collected, Lanes
+from events.log import EventLog
+
+if TYPE_CHECKING:
+    from events.subscriptions import DurableSubscription
+
+ROUND = 0.2
+"""Seconds that a round may take."""
+
+PORTION = 200
+"""Events in a round."""
+
+IDLE = 0.5
+"""Seconds between two looks at what is due, and at whether to stop, while no event comes."""
+
+CURSOR = 1.0
+"""Seconds after which a cursor is kept that passed only events of other types."""
+
+logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def event_loop() -> Iterator[asyncio.AbstractEventLoop]:
+    """A loop that runs in a thread of its own."""
+    started: queue.SimpleQueue[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = queue.SimpleQueue()
+
+    async def main() -> None:
+        over = asyncio.Event()
+        started.put((asyncio.get_running_loop(), over))
+        await over.wait()
+
+    thread = Thread(target=asyncio.run, args=(main(),), name="handlers")
+    thread.start()
+    loop, over = started.get()
+    try:
+        yield loop
+    finally:
+        loop.call_soon_threadsafe(over.set)
+        thread.join()
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """Works one subscription whenever it has its lease.
+
+    Args:
+        log: Where the events are.
+        deliveries: What is kept of subscriptions.
+        subscription: The subscription.
+        stop: Set to stop.
+        loop: Where coroutines run.
+        seconds: How long a lease lasts.
+    """
+
+    log: EventLog
+    deliveries: Deliveries
+    subscription: DurableSubscription
+    stop: Signal
+    loop: asyncio.AbstractEventLoop
+    seconds: float
+
+    def run_until_stopped(self) -> None:
+        """Waits for the lease, works, and does so again if it is lost or the log cannot be used for a while.
+
+        Raises:
+            EventLogError: The log cannot be used, and trying again does not help.
+        """
+        start: int | None = None
+        while not self.stop.is_set():
+            try:
+                start = self._start() if start is None else start
+                self._work(start)
+            except EventLogError as error:
+                if not error.retryable:
+                    raise
+                logger.warning(
+                    "a subscription was interrupted; it will be taken up again",
+                    extra={"subscription": self.subscription.name, "error": error.message},
+                )
+            self.stop.wait(min(1.0, self.seconds / 3))
+
+    def handle(self, delivery: Delivery) -> None:
+        """Has the handler handle an event."""
+        event = delivery.recorded.event
+        with caused_by(Cause.of(event)):
+            outcome = self.subscription.handler(event)
+            if inspect.isawaitable(outcome):
+                asyncio.run_coroutine_threadsafe(_finish(outcome), self.loop).result()
+
+    def _start(self) -> int:
+        start = self.subscription.start
+        if isinstance(start, datetime):
+            return self.log.before(start)
+        return self.log.head() if start == "latest" else 0
+
+    def _work(self, start: int) -> None:
+        holder = f"{socket.gethostname()}:{os.getpid()}"
+        asked = time.monotonic()
+        lease = self.deliveries.acquire(self.subscription.name, holder, self.seconds, start=start)
+        if lease is not None:
+            logger.info("a subscription is worked", extra={"subscription": lease.subscription, "cursor": lease.cursor})
+            _Rounds(self, lease, asked).run()
+            self.deliveries.release(lease)
+
+
+class _Rounds:
+    """The rounds of a worker while it has the lease, which it asked for at a time of the monotonic clock."""
+
+    def __init__(self, worker: Worker, lease: Lease, asked: float) -> None:
+        self._worker, self._lease, self._name = worker, lease, lease.subscription
+        self._cursor = self._kept_cursor = lease.cursor
+        self._kept_at = asked
+        self._portion = PORTION
+        self._set_aside: Sequence[Delivery] = ()
+
+    def run(self) -> None:
+        """Works until it is told to stop, and what is in hand is done."""
+        with Lanes(self._worker.handle, self._worker.subscription.concurrency, self._may_begin) as lanes:
+            while not self._worker.stop.is_set():
+                self._wait(lanes, began=self._take(lanes))
+                self._keep(lanes.collect())
+            while lanes.in_hand:
+                lanes.wait(ROUND)
+                self._keep(lanes.collect())
+            self._keep(lanes.collect(), at_last=True)
+
+    def _may_begin(self) -> bool:
+        """Whether nobody else can have the lease, and nobody wants an end."""
+        return time.monotonic() < self._kept_at + self._worker.seconds and not self._worker.stop.is_set()
+
+    def _take(self, lanes: Lanes) -> bool:
+        """Begins what is due and what is new, unless all threads are busy; whether there was anything."""
+        if len(lanes.in_hand) >= self._worker.subscription.concurrency:
+            return False
+        again = self._worker.deliveries.due(self._name, self._portion // 2, besides=lanes.in_hand)
+        new = self._read(self._portion - len(again))
+        held = self._worker.deliveries.held(self._name, {one.aggregate for one in new}) if new else set()
+        self._set_aside = [one for one in new if one.aggregate in held]
+        begun = [*again, *(one for one in new if one.aggregate not in held)]
+        lanes.begin(begun)
+        return bool(begun)
+
+    def _read(self, limit: int) -> list[Delivery]:
+        log, types = self._worker.log, self._worker.subscription.types
+        head = log.head()
+        recorded = log.read(self._cursor, limit, until=head, types=types)
+        self._cursor = recorded[-1].sequence if len(recorded) == limit else max(head, self._cursor)
+        return [Delivery(one) for one in recorded]
+
+    def _wait(self, lanes: Lanes, *, began: bool) -> None:
+        if began or (lanes.in_hand and not self._set_aside):
+            lanes.wait(ROUND)
+        elif not self._set_aside:
+            due = self._worker.deliveries.next_due(self._name)
+            self._worker.log.wait(self._cursor, IDLE if due is None else min(IDLE, max(0.0, due)))
+
+    def _keep(self, collected: Collected, *, at_last: bool = False) -> None:
+        """Keeps what came of a round, if there is anything to keep."""
+        failed = [self._failure(one.delivery, one.error) for one in collected.finished if one.error is not None]
+        unkept = (*collected.given_back, *collected.in_hand, *self._set_aside)
+        progress = Progress(
+            self._cursor,
+            handled=[one.delivery for one in collected.finished if one.error is None],
+            failed=failed,
+            waiting=[one for one in unkept if not one.stored],
+            alerts=self._alerts(failed),
+        )
+        worked = len(collected.finished) + len(self._set_aside)
+        self._portion = min(PORTION, 2 * max(worked, self._worker.subscription.concurrency))
+        self._set_aside = ()
+        if worked or progress.waiting or at_last or self._is_time():
+            asked = time.monotonic()
+            self._worker.deliveries.commit(self._lease, progress, self._worker.seconds)
+            self._kept_at, self._kept_cursor = asked, self._cursor
+
+    def _is_time(self) -> bool:
+        """Whether the lease wants renewing, or the cursor has passed events of other types for a while."""
+        longest = self._worker.seconds / 3
+        return time.monotonic() > self._kept_at + (
+            longest if self._cursor == self._kept_cursor else min(CURSOR, longest)
+        )
+
+    def _failure(self, delivery: Delivery, error: BaseException) -> Failure:
+        delivery.attempts += 1
+        subscription, text = self._worker.subscription, told(error)
+        wait = subscription.wait(delivery.attempts) if delivery.attempts < subscription.attempts else None
+        logger.warning(
+            "an event could not be handled",
+            extra={
+                "subscription": self._name,
+                "sequence": delivery.recorded.sequence,
+                "event_type": delivery.recorded.event.type,
+                "attempts": delivery.attempts,
+                "dead": wait is None,
+                "error": last_line(text),
+            },
+        )
+        return Failure(delivery, text, wait)
+
+    def _alerts(self, failed: Sequence[Failure]) -> list[Event]:
+        """One for each dead letter; none for an alert, which would die for the same reason, and so for ever."""
+        recorded = [(one.delivery.recorded, one.error) for one in failed if one.wait is None]
+        return [alert(self._name, one, error) for one, error in recorded if one.event.type != DeadLettered.event_type]
+
+
+async def _finish(outcome: Awaitable[None]) -> None:
+    await outcome
