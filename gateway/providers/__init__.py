@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from gateway.declared import declared
 from gateway.provider import Provider
+from gateway.providers.custom import Custom
 from gateway.providers.google import Google
 from gateway.providers.outlook import Outlook
 from gateway.providers.sendgrid import SendGrid
@@ -15,6 +17,14 @@ def providers(settings: Settings) -> list[Provider]:
     """Everyone whose webhooks are received.
 
     Args:
-        settings: Secrets and limits.
+        settings: Secrets and limits, and the root with `webhooks.yaml`.
+
+    Raises:
+        ConfigError: `webhooks.yaml` has mistakes.
     """
-    return [Stripe(settings), SendGrid(settings), Twilio(settings), Google(settings), Outlook(settings)]
+    known: list[Provider] = [
+        Stripe(settings), SendGrid(settings), Twilio(settings), Google(settings), Outlook(settings),
+    ]  # fmt: skip
+    return known + [
+        Custom(name, sender, settings.webhook_tolerance) for name, sender in declared(settings.root).items()
+    ]
