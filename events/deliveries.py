@@ -173,6 +173,12 @@ def deliveries_of(log: EventLog) -> Deliveries:
         from events.deliveries_sqlite import SqliteDatabase
 
         return Deliveries(log, SqliteDatabase(log))
+    from events.postgres import PostgresEventLog
+
+    if isinstance(log, PostgresEventLog):
+        from events.deliveries_postgres import PostgresDatabase
+
+        return Deliveries(log, PostgresDatabase(log))
     raise PivotalError(f"{type(log).__name__} keeps no durable subscriptions", hint="use SQLite or PostgreSQL")
 
 

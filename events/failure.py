@@ -24,7 +24,7 @@ _SHORTEST = 6
 
 _SECRETS = re.compile(
     r"(?P<kept>://)[^/\s@]+@"
-    r"|(?P<named>[\w-]*(?:(?:api|access|private)[_-]?key|token|secret|passw|credential|signature)[\w-]*[\"']?\s*[=:]\s*[\"']?)[^\s\"'&,;)}]+"
+    r"|(?P<named>(?:(?:api|access|private)[_-]?key|token|secret|passw|credential|signature)[\w-]*[\"']?\s*[=:]\s*[\"']?)[^\s\"'&,;)}]+"
     r"|(?P<scheme>\b(?:Bearer|Basic)\s+)[\w+/=.~-]+"
     r"|\b(?:sk|rk)_(?:live|test)_\w+|\bwhsec_[\w+/=]+|\bSG\.[\w.-]+|\bAKIA[0-9A-Z]+",
     re.IGNORECASE,
