@@ -8,19 +8,24 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import duckdb
+import httpx
 import pytest
 
 from cli import work
+from cli.processes import Children, free_port
 from etl.stream import Loaded
 from events.log import EventLog, open_log
 from projections.apply import Applied, Change, Dead
-from tests.projections.samples import sendgrid_event
+from tests.gateway.signing import STRIPE_SECRETS, body_of, stripe_event, stripe_headers
+from tests.projections.samples import NOON, sendgrid_event, subscription
+from tests.projections.test_apply import read_sqlite
 
 PIVOTAL = Path(sys.executable).parent / "pivotal"
 
@@ -39,7 +44,7 @@ def new_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("DAGSTER_HOME", str(home))
-        told()
+        told("email_messages")
     return home
 
 
@@ -102,33 +107,43 @@ def test_it_works_until_sigterm_and_holds_no_warehouse_while_nothing_lands(proje
     assert counted == (2,)
 
 
-def test_it_tells_dagster_of_each_table_without_a_run_and_ends_on_ctrl_c(
-    project: Path, log: EventLog, start_dagster: Callable[[], object]
+def test_a_signed_webhook_becomes_a_row_and_dagster_hears_of_it_without_a_run(
+    project: Path, log: EventLog, start_dagster: Callable[[], object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Receiver and worker are processes; one of three events is poisoned, and Ctrl-C ends the worker."""
     start_dagster()
-    with working(project) as process:
-        log.publish([sendgrid_event("bounce", "e1"), sendgrid_event("open", "e2")])
-        until(lambda: b"events applied" in (project / "worker.log").read_bytes(), process)
+    monkeypatch.setenv("PIVOTAL_WAREHOUSE_URL", f"sqlite:///{project / 'warehouse.db'}")
+    monkeypatch.setenv("PIVOTAL_STRIPE_WEBHOOK_SECRETS", STRIPE_SECRETS[1])
+    port = free_port()
+    with Children(lambda *_: None) as children, working(project) as process:
+        receiver = children.start("receiver", [PIVOTAL, "gateway", "--port", str(port)], {})
+        children.wait_until_listening(receiver, port)
+        for key, told_of in [("evt_1", subscription("incomplete")), ("evt_2", {}), ("evt_3", subscription("active"))]:
+            post_stripe(port, "customer.subscription.updated", key, told_of)
+        until(lambda: [row["status"] for row in read_sqlite(project / "warehouse.db", "subscriptions")] == ["active"])
+        until(lambda: bool(log.dead()), process)
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=30) == 0
-    said = (project / "worker.log").read_text().splitlines()
-    assert f", and telling Dagster ({project / 'dagster'})" in said[0]
-    assert [one.asset_key.to_user_string() for one in told()] == ["email_messages", "email_suppressions"]
-    assert {name: value.value for name, value in told()[0].metadata.items() if name != "preview"} == {
-        "rows_inserted": 1,
-        "rows_updated": 0,
-        "rows_deduplicated": 1,
-        "first_sequence": 1,
-        "last_sequence": 2,
-        "dead_letters": 0,
-    }
+    assert f", and telling Dagster ({project / 'dagster'})" in (project / "worker.log").read_text()
+    counts = [{name: value.value for name, value in one.metadata.items()} for one in told("subscriptions")]
+    assert sum(one["rows_inserted"] + one["rows_updated"] + one["rows_deduplicated"] for one in counts) == 2
+    assert (counts[-1]["first_sequence"], counts[0]["last_sequence"]) == (1, 3)
+    assert sum(one["dead_letters"] for one in counts) == 1
+    (alert,) = log.read(0, 10, types=["pivotal.event.dead_lettered"])
+    assert alert.event.data["sequence"] == 2
 
 
-def told() -> list[dg.AssetMaterialization]:
-    """What Dagster was told, in the order of the tables' names."""
+def post_stripe(port: int, kind: str, key: str, told_of: Mapping[str, Any]) -> None:
+    body = body_of(stripe_event(key, type=kind, created=NOON, data={"object": told_of}))
+    httpx.post(
+        f"http://127.0.0.1:{port}/webhooks/stripe", content=body, headers=stripe_headers(body)
+    ).raise_for_status()
+
+
+def told(table: str) -> list[dg.AssetMaterialization]:
+    """What Dagster was told of a table, newest first."""
     with dg.DagsterInstance.get() as instance:
-        keys = [dg.AssetKey("email_messages"), dg.AssetKey("email_suppressions")]
-        records = [record for key in keys for record in instance.fetch_materializations(key, limit=9).records]
+        records = instance.fetch_materializations(dg.AssetKey(table), limit=9).records
     assert {record.run_id for record in records} <= {""}
     return [record.asset_materialization for record in records if record.asset_materialization]
 
@@ -147,7 +162,7 @@ def test_news_wait_for_a_dagster_that_is_away_and_are_told_summed_up(
         until(lambda: "Dagster was not told" in caplog.text)
         tell(Applied(3, 2, {"email_messages": change(3, 2)}, [Dead(2, "sendgrid.open", "why")]))
         start_dagster()
-    (materialization,) = told()
+    (materialization,) = told("email_messages")
     metadata = {name: value.value for name, value in materialization.metadata.items()}
     assert (metadata["rows_inserted"], metadata["first_sequence"], metadata["last_sequence"]) == (3, 1, 3)
     assert metadata["dead_letters"] == 1
@@ -158,7 +173,7 @@ def test_what_happens_to_a_table_often_is_told_once_in_a_while(start_dagster: Ca
     with work.reporting() as tell:
         for sequence in range(100):
             tell(Applied(sequence, 1, {"email_messages": change(sequence, 1)}))
-    assert [one.metadata["rows_inserted"].value for one in told()] == [100]
+    assert [one.metadata["rows_inserted"].value for one in told("email_messages")] == [100]
 
 
 def test_a_follower_that_fails_ends_the_others_and_is_told() -> None:
