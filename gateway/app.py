@@ -39,8 +39,8 @@ def create_app(settings: Settings, log: EventLog) -> Starlette:
         yield
 
     app = Starlette(
-        routes=[*receiver.routes(), Route("/healthz", _health(log)), Route("/metrics", _metrics(receiver, log))],
-        middleware=[Middleware(Correlation)],
+        routes=[Route("/healthz", _health(log)), Route("/metrics", _metrics(receiver, log))],
+        middleware=[Middleware(Correlation), Middleware(receiver.before)],
         exception_handlers={HTTPException: _no_such_door},
         lifespan=lifespan,
     )

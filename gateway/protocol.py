@@ -35,10 +35,8 @@ class LimitedProtocol(HttpToolsProtocol):
     _deadline: TimerHandle | None = None
     _in_head = False
     _deaf = False
-    _head = 0
-    """Bytes of the request line and the headers so far."""
     _unparsed = 0
-    """Bytes since the parser last handed something on: what it keeps."""
+    """Bytes of headers, of trailers, or around chunks since something was handed on: what is kept of them."""
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Above the limit a connection is heard, and told to come back."""
@@ -60,7 +58,8 @@ class LimitedProtocol(HttpToolsProtocol):
         self._unparsed += len(data)
         try:
             self.parser.feed_data(data)
-            self._bound(self._unparsed)
+            if self._unparsed > self.settings.gateway_header_limit:
+                raise _too_many_bytes(self.settings.gateway_header_limit)
         except httptools.HttpParserUpgrade:
             pass  # of a GET, which is answered as if it had not asked
         except httptools.HttpParserError as error:
@@ -75,29 +74,17 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """A request begins."""
-        self._in_head, self._head = True, 0
+        self._in_head, self._unparsed = True, 0
         super().on_message_begin()
-
-    def on_url(self, url: bytes) -> None:
-        """A part of the target."""
-        self._count(len(url), status=414)
-        super().on_url(url)
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """A header, or a trailer."""
-        self._count(len(name) + len(value))
-        if not self._in_head:
-            return  # a trailer is no header, whatever it is called
-        if len(self.headers) == self.settings.gateway_header_count:
-            raise RefusedError(431, f"more than {self.settings.gateway_header_count} headers")
-        super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """Refuses what proxies and servers are known to read in different ways, then asks the app."""
         self._in_head, self._unparsed = False, 0
         self._stop_clock()
-        self._check_head()
+        self._check_size()
+        self._check_framing()
         super().on_headers_complete()
+        self.headers = []  # what follows the body are no headers, whatever they are called
 
     def on_body(self, body: bytes) -> None:
         """A part of the body."""
@@ -109,7 +96,16 @@ class LimitedProtocol(HttpToolsProtocol):
         self._stop_clock()
         super().on_message_complete()
 
-    def _check_head(self) -> None:
+    def _check_size(self) -> None:
+        most, limit = self.settings.gateway_header_count, self.settings.gateway_header_limit
+        if len(self.headers) > most:
+            raise RefusedError(431, f"more than {most} headers")
+        if len(self.url) > limit:
+            raise RefusedError(414, f"more than {limit} bytes of target")
+        if len(self.url) + sum([len(name) + len(value) for name, value in self.headers]) > limit:
+            raise _too_many_bytes(limit)
+
+    def _check_framing(self) -> None:
         names = [name for name, _ in self.headers]
         if names.count(b"host") != 1 and self.parser.get_http_version() == "1.1":
             raise RefusedError(400, f"{names.count(b'host')} Host headers")
@@ -118,14 +114,6 @@ class LimitedProtocol(HttpToolsProtocol):
             raise RefusedError(400, "a transfer encoding that is not chunked alone")
         if self.parser.should_upgrade() and self.parser.get_method() != b"GET":
             raise RefusedError(400, "an upgrade to another protocol, which would take the body with it")
-
-    def _count(self, size: int, status: int = 431) -> None:
-        self._head, self._unparsed = self._head + size, 0
-        self._bound(self._head, status)
-
-    def _bound(self, size: int, status: int = 431) -> None:
-        if size > self.settings.gateway_header_limit:
-            raise RefusedError(status, f"more than {self.settings.gateway_header_limit} bytes of headers")
 
     def _start_clock(self, seconds: float) -> None:
         if self._deadline is None and not self.transport.is_closing():
@@ -148,22 +136,24 @@ class LimitedProtocol(HttpToolsProtocol):
         logger.warning("request refused", extra={"status": refusal.status, "reason": refusal.message})
         metrics.answered("", refusal.status).inc()
         self._deaf = True
-        if self._owes_an_answer():
-            self.cycle.keep_alive = False  # the connection ends behind that answer: this one would be taken for it
+        if self.cycle is not None and not self.cycle.response_complete and not self.cycle.more_body:
+            self.cycle.keep_alive = False  # the connection ends behind the answer that is due
             return
-        phrase = HTTPStatus(refusal.status).phrase
-        body = to_json({"error": phrase})
+        if not self.pipeline:  # else this would be taken for the answer to an earlier request
+            self._say(refusal.status)
+        self.transport.close()
+
+    def _say(self, status: int) -> None:
+        body = to_json({"error": HTTPStatus(status).phrase})
         self.transport.write(
-            STATUS_LINE[refusal.status]
+            STATUS_LINE[status]
             + b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
             + body
         )
-        self.transport.close()
 
-    def _owes_an_answer(self) -> bool:
-        """Whether a request that arrived whole waits for its answer."""
-        waits = self.cycle is not None and not self.cycle.response_complete
-        return waits and (bool(self.pipeline) or not self.cycle.more_body)
+
+def _too_many_bytes(limit: int) -> RefusedError:
+    return RefusedError(431, f"more than {limit} bytes of headers")
 
 
 async def _too_many(scope: Scope, receive: Receive, send: Send) -> None:

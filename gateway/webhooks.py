@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
+from functools import lru_cache
 
 from pydantic_core import to_json
-from starlette.requests import ClientDisconnect, Request
+from starlette.datastructures import Headers
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from errors import EventLogError
 from events.group import GroupCommit
 from events.log import EventLog
 from gateway import metrics
-from gateway.provider import Hook, Provider, Received
+from gateway.provider import Hook, Provider
 from gateway.providers import providers
 from gateway.refusal import RETRY_AFTER, RefusedError
 from settings import Settings
@@ -39,11 +40,23 @@ class Receiver:
         self._settings = settings
         self._commit = GroupCommit(log, limit=settings.webhook_backlog_limit, committed=metrics.committed)
         self._preparing: asyncio.Task[None] | None = None
-        self._providers = providers(settings)
+        self._providers = {each.path: each for each in providers(settings)}
 
-    def routes(self) -> list[Route]:
-        """One route a provider."""
-        return [Route(each.path, self._endpoint(each), methods=["POST"]) for each in self._providers]
+    def before(self, app: ASGIApp) -> ASGIApp:
+        """Middleware that answers webhooks: to find their route and their method takes longer than to check them.
+
+        Args:
+            app: What answers everything else.
+        """
+
+        async def receive_or_hand_on(scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["type"] == "http" and (provider := self._providers.get(scope["path"])):
+                answer = await self._answer(provider, scope, receive)
+                await answer(scope, receive, send)
+            else:
+                await app(scope, receive, send)
+
+        return receive_or_hand_on
 
     def prepare(self) -> None:
         """Starts to import the providers' SDKs, in a thread: until it is done, webhooks wait, other requests do not."""
@@ -55,64 +68,63 @@ class Receiver:
         return self._commit.waiting
 
     def _prepare(self) -> None:
-        for provider in self._providers:
+        for provider in self._providers.values():
             metrics.answered(provider.name, 200)
             try:
                 provider.prepare()
             except RefusedError as refusal:
                 _log("webhooks cannot be verified", provider, refusal)
 
-    def _endpoint(self, provider: Provider) -> Callable[[Request], Awaitable[Response]]:
-        async def receive(request: Request) -> Response:
-            try:
-                answer = await self._taken(provider, request)
-            except Exception as error:  # noqa: BLE001  (whatever it is, the provider must send the event again)
-                answer = _refuse(provider, error)
-            metrics.answered(provider.name, answer.status_code).inc()
-            return answer
+    async def _answer(self, provider: Provider, scope: Scope, receive: Receive) -> Response:
+        try:
+            answer = await self._taken(provider, scope, receive)
+        except Exception as error:  # noqa: BLE001  (whatever it is, the provider must send the event again)
+            answer = _refuse(provider, error)
+        metrics.answered(provider.name, answer.status_code).inc()
+        return answer
 
-        return receive
-
-    async def _taken(self, provider: Provider, request: Request) -> Response:
-        received = await self._received(provider, request)
-        new = sum(await self._commit.publish(received.events)) if received.events else 0
-        return received.answer or _answer(200, {"received": len(received.events), "new": new})
-
-    async def _received(self, provider: Provider, request: Request) -> Received:
-        hook = Hook(self._url(request), request.headers, b"")
+    async def _taken(self, provider: Provider, scope: Scope, receive: Receive) -> Response:
+        headers = Headers(scope=scope)
+        hook = Hook(self._url(scope, headers), headers, b"")
+        if scope["method"] != "POST":
+            raise RefusedError(405, f"{scope['method']} for POST")
         if provider.content_types and hook.content_type not in provider.content_types:
             raise RefusedError(415, f"the content type is not {' or '.join(sorted(provider.content_types))}")
-        hook = Hook(hook.url, hook.headers, await self._body(request))
-        if self._preparing:
+        hook = Hook(hook.url, headers, await self._body(headers, receive))
+        if self._preparing and not self._preparing.done():
             await asyncio.shield(self._preparing)
-        return provider.receive(hook)
+        received = provider.receive(hook)
+        new = sum(await self._commit.publish(received.events)) if received.events else 0
+        return received.answer or _thanks(len(received.events), new)
 
-    def _url(self, request: Request) -> str:
+    def _url(self, scope: Scope, headers: Headers) -> str:
         """What was called, letter by letter: Twilio signs it."""
-        scope = request.scope
-        base = self._settings.gateway_url or f"{scope['scheme']}://{request.headers.get('host', '')}"
+        base = self._settings.gateway_url or f"{scope['scheme']}://{headers.get('host', '')}"
         path, query = scope["raw_path"].decode("latin-1"), scope["query_string"].decode("latin-1")
         return f"{base.rstrip('/')}{path}" + (query and f"?{query}")
 
-    async def _body(self, request: Request) -> bytes:
-        limit = self._settings.webhook_body_limit
-        too_large = RefusedError(413, f"the body has more than {limit} bytes")
-        if int(request.headers.get("content-length", 0)) > limit:
-            raise too_large
-        body = bytearray()
-        try:
-            async for chunk in request.stream():
-                body += chunk
-                if len(body) > limit:
-                    raise too_large
-        except ClientDisconnect:
-            raise RefusedError(400, f"the sender went away after {len(body)} bytes of the body") from None
+    async def _body(self, headers: Headers, receive: Receive) -> bytes:
+        limit, body, more = self._settings.webhook_body_limit, bytearray(), True
+        _check_size(int(headers.get("content-length", 0)), limit)
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise RefusedError(400, f"the sender went away after {len(body)} bytes of the body")
+            body += message["body"]
+            _check_size(len(body), limit)
+            more = message["more_body"]
         return bytes(body)
+
+
+def _check_size(size: int, limit: int) -> None:
+    if size > limit:
+        raise RefusedError(413, f"the body has more than {limit} bytes")
 
 
 _ANSWERS = {
     400: "malformed",
     401: "not genuine or not fresh",
+    405: "method not allowed",
     413: "too large",
     415: "unsupported content type",
     503: "try again later",
@@ -123,11 +135,16 @@ _ANSWERS = {
 def _refuse(provider: Provider, error: Exception) -> Response:
     refusal = _as_refusal(error)
     _log("webhook refused", provider, refusal)
-    headers = {"Retry-After": RETRY_AFTER} if refusal.status == 503 else None
-    return _answer(refusal.status, {"error": _ANSWERS[refusal.status]}, headers)
+    headers = {405: {"Allow": "POST"}, 503: {"Retry-After": RETRY_AFTER}}
+    return _json(refusal.status, {"error": _ANSWERS[refusal.status]}, headers.get(refusal.status))
 
 
-def _answer(status: int, told: Mapping[str, object], headers: Mapping[str, str] | None = None) -> Response:
+@lru_cache(maxsize=64)
+def _thanks(received: int, new: int) -> Response:
+    return _json(200, {"received": received, "new": new})
+
+
+def _json(status: int, told: Mapping[str, object], headers: Mapping[str, str] | None = None) -> Response:
     """As JSONResponse, at half the cost."""
     return Response(to_json(told), status, headers, media_type="application/json")
 

@@ -271,10 +271,10 @@ OUTLOOK = {
 }  # fmt: skip
 
 HTTP = {
-    "GET": Case(lambda: stripe(EVENT, method="GET"), 405, "Method Not Allowed"),
-    "PUT": Case(lambda: stripe(EVENT, method="PUT"), 405, "Method Not Allowed"),
-    "DELETE": Case(lambda: stripe(EVENT, method="DELETE"), 405, "Method Not Allowed"),
-    "OPTIONS": Case(lambda: stripe(EVENT, method="OPTIONS"), 405, "Method Not Allowed"),
+    "GET": Case(lambda: stripe(EVENT, method="GET"), 405, "for POST"),
+    "PUT": Case(lambda: stripe(EVENT, method="PUT"), 405, "for POST"),
+    "DELETE": Case(lambda: stripe(EVENT, method="DELETE"), 405, "for POST"),
+    "OPTIONS": Case(lambda: stripe(EVENT, method="OPTIONS"), 405, "for POST"),
     "a method that nobody knows": Case(lambda: stripe(EVENT, method="BREW"), 400, "not HTTP: Invalid method"),
     "CONNECT": Case(lambda: b"CONNECT evil:443 HTTP/1.1\r\nHost: test\r\n\r\n", 400, "upgrade"),
     # where?
@@ -327,7 +327,7 @@ HTTP = {
     "a body shorter than it says": Case(lambda: head(HOST, b"Content-Length: 9999"), 408, "no whole body"),
     "headers without an end": Case(lambda: head(HOST, LENGTH).partition(b"\r\n\r\n")[0], 408, "no whole headers"),
     # another protocol
-    "a WebSocket": Case(lambda: head(HOST, UPGRADE + b"websocket", method=b"GET"), 405, "Not Allowed"),
+    "a WebSocket": Case(lambda: head(HOST, UPGRADE + b"websocket", method=b"GET"), 405, "for POST"),
     "a WebSocket by POST": Case(lambda: head(HOST, LENGTH, UPGRADE + b"websocket"), 400, "an upgrade"),
     "HTTP/2 without TLS": Case(lambda: head(HOST, LENGTH, UPGRADE + b"h2c"), 400, "an upgrade"),
 }  # fmt: skip

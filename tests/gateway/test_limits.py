@@ -159,6 +159,17 @@ def test_what_is_wrong_behind_a_good_request_does_not_take_its_answer(serve: Ser
     assert gateway.log.head() == 1
 
 
+def test_what_is_wrong_in_the_body_of_a_second_request_is_not_told_in_the_place_of_the_first(serve: Serve) -> None:
+    gateway = serve()
+    wrong = chunked(body_of(stripe_event())).partition(b"\r\n\r\n")[0] + b"\r\n\r\nno size\r\n"
+
+    with connected(gateway.port) as connection:
+        connection.sendall(stripe() + wrong)
+        answers = rest(connection)
+
+    assert statuses(answers) in ([], [200])
+
+
 def test_who_asks_first_whether_to_send_is_told(serve: Serve) -> None:
     gateway = serve()
     raw = stripe(Expect="100-continue")
