@@ -125,7 +125,9 @@ def test_a_signed_webhook_becomes_a_row_and_dagster_hears_of_it_without_a_run(
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=30) == 0
     assert f", and telling Dagster ({project / 'dagster'})" in (project / "worker.log").read_text()
-    counts = [{name: value.value for name, value in one.metadata.items()} for one in told("subscriptions")]
+    counts: list[dict[str, Any]] = [
+        {name: value.value for name, value in one.metadata.items()} for one in told("subscriptions")
+    ]
     assert sum(one["rows_inserted"] + one["rows_updated"] + one["rows_deduplicated"] for one in counts) == 2
     assert (counts[-1]["first_sequence"], counts[0]["last_sequence"]) == (1, 3)
     assert sum(one["dead_letters"] for one in counts) == 1
