@@ -162,9 +162,9 @@ def test_a_database_server_that_restarts_is_waited_for(
     postgres_url: str, postgres_process: ServerProcess, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It keeps both the log and the warehouse."""
+    with closing(open_log(postgres_url)) as log:
+        log.publish([sendgrid_event("open", "e1", email="before@x.de")])
     with Worker(partial(open_log, postgres_url), open_warehouse(postgres_url)).working() as worker:
-        with closing(open_log(postgres_url)) as log:
-            log.publish([sendgrid_event("open", "e1", email="before@x.de")])
         until(lambda: worker.events == 1)
         postgres_process.kill()
         until(lambda: any(record.levelno == logging.ERROR for record in caplog.records))
