@@ -39,7 +39,7 @@ ROUND = 0.2
 PORTION = 200
 """Events in a round."""
 
-IDLE = 0.5
+IDLE = 0.2
 """Seconds between two looks at what is due, and at whether to stop, while no event comes."""
 
 CURSOR = 1.0
