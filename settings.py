@@ -87,6 +87,22 @@ class Settings(BaseSettings):
     sendgrid_webhook_keys: str | None = Field(
         None, description="SendGrid's public verification keys (base64 or PEM), comma-separated."
     )
+    sendgrid_inbound_keys: str | None = Field(
+        None, description="The public keys of the security policies of inbound parse (base64 or PEM), comma-separated."
+    )
+    sendgrid_inbound_secrets: SecretStr | None = Field(
+        None,
+        description="Where inbound parse is not signed: the passwords in its URL (https://sendgrid:PASSWORD@...), "
+        "comma-separated; any of them is accepted.",
+    )
+    sendgrid_inbound_limit: int = Field(
+        33_554_432, gt=0, description="Bytes that a received mail may have; SendGrid sends 30 MB at most."
+    )
+    sendgrid_attachment_limit: int = Field(
+        1_048_576,
+        ge=0,
+        description="Bytes of an attachment that its event holds; of a larger one it holds name, size and SHA-256.",
+    )
     twilio_api_base: str = Field("https://api.twilio.com", description="Where Twilio's API answers.")
     twilio_account_sid: str | None = Field(None, description="Twilio's account (AC...).")
     twilio_api_key: str | None = Field(

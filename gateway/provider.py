@@ -71,6 +71,11 @@ class Provider(Protocol):
         """What its bodies may be; empty: anything."""
         ...
 
+    @property
+    def body_limit(self) -> int:
+        """Bytes that its bodies may have."""
+        ...
+
     def prepare(self) -> None:
         """Imports and parses what `receive` needs: up to a second's work.
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import lru_cache
 
 from pydantic_core import to_json
@@ -27,6 +28,8 @@ from settings import Settings
 
 logger = logging.getLogger(__name__)
 
+_LARGE_AT_ONCE = 4
+
 
 class Receiver:
     """Takes webhooks of all providers.
@@ -40,6 +43,7 @@ class Receiver:
         self._settings = settings
         self._commit = GroupCommit(log, limit=settings.webhook_backlog_limit, committed=metrics.committed)
         self._preparing: asyncio.Task[None] | None = None
+        self._large = 0
         self._providers = {each.path: each for each in providers(settings)}
 
     def before(self, app: ASGIApp) -> ASGIApp:
@@ -90,12 +94,31 @@ class Receiver:
             raise RefusedError(405, f"{scope['method']} for POST")
         if provider.content_types and hook.content_type not in provider.content_types:
             raise RefusedError(415, f"the content type is not {' or '.join(sorted(provider.content_types))}")
-        hook = Hook(hook.url, headers, await self._body(headers, receive))
+        with self._room(provider, headers):
+            return await self._received(provider, Hook(hook.url, headers, await _body(headers, receive, provider)))
+
+    async def _received(self, provider: Provider, hook: Hook) -> Response:
         if self._preparing and not self._preparing.done():
             await asyncio.shield(self._preparing)
-        received = provider.receive(hook)
+        large = len(hook.body) > self._settings.webhook_body_limit
+        received = await asyncio.to_thread(provider.receive, hook) if large else provider.receive(hook)
         new = sum(await self._commit.publish(received.events)) if received.events else 0
         return received.answer or _thanks(len(received.events), new)
+
+    @contextmanager
+    def _room(self, provider: Provider, headers: Headers) -> Iterator[None]:
+        """Few bodies above the usual limit at a time: until its event is on disk, each is in memory several times."""
+        usual = self._settings.webhook_body_limit
+        if provider.body_limit <= usual or 0 < int(headers.get("content-length", 0)) <= usual:
+            yield
+            return
+        if self._large == _LARGE_AT_ONCE:
+            raise RefusedError(503, f"{self._large} bodies of more than {usual} bytes are being received")
+        self._large += 1
+        try:
+            yield
+        finally:
+            self._large -= 1
 
     def _url(self, scope: Scope, headers: Headers) -> str:
         """What was called, letter by letter: Twilio signs it."""
@@ -103,17 +126,18 @@ class Receiver:
         path, query = scope["raw_path"].decode("latin-1"), scope["query_string"].decode("latin-1")
         return f"{base.rstrip('/')}{path}" + (query and f"?{query}")
 
-    async def _body(self, headers: Headers, receive: Receive) -> bytes:
-        limit, body, more = self._settings.webhook_body_limit, bytearray(), True
-        _check_size(int(headers.get("content-length", 0)), limit)
-        while more:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise RefusedError(400, f"the sender went away after {len(body)} bytes of the body")
-            body += message["body"]
-            _check_size(len(body), limit)
-            more = message["more_body"]
-        return bytes(body)
+
+async def _body(headers: Headers, receive: Receive, provider: Provider) -> bytes:
+    limit, body, more = provider.body_limit, bytearray(), True
+    _check_size(int(headers.get("content-length", 0)), limit)
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise RefusedError(400, f"the sender went away after {len(body)} bytes of the body")
+        body += message["body"]
+        _check_size(len(body), limit)
+        more = message["more_body"]
+    return bytes(body)
 
 
 def _check_size(size: int, limit: int) -> None:

@@ -8,6 +8,7 @@ from gateway.providers.custom import Custom
 from gateway.providers.google import Google
 from gateway.providers.outlook import Outlook
 from gateway.providers.sendgrid import SendGrid
+from gateway.providers.sendgrid_inbound import SendGridInbound
 from gateway.providers.stripe import Stripe
 from gateway.providers.twilio import Twilio
 from settings import Settings
@@ -23,8 +24,7 @@ def providers(settings: Settings) -> list[Provider]:
         ConfigError: `webhooks.yaml` has mistakes.
     """
     known: list[Provider] = [
-        Stripe(settings), SendGrid(settings), Twilio(settings), Google(settings), Outlook(settings),
+        Stripe(settings), SendGrid(settings), SendGridInbound(settings), Twilio(settings), Google(settings),
+        Outlook(settings),
     ]  # fmt: skip
-    return known + [
-        Custom(name, sender, settings.webhook_tolerance) for name, sender in declared(settings.root).items()
-    ]
+    return known + [Custom(name, sender, settings) for name, sender in declared(settings.root).items()]

@@ -16,7 +16,7 @@ from gateway.mapping import moment, parse_object, text, type_name
 from gateway.provider import Hook, Received
 from gateway.refusal import RefusedError
 from gateway.verify import check_age, check_secret, header, require, seconds
-from settings import several
+from settings import Settings, several
 
 _ID, _TIMESTAMP, _SIGNATURE = "webhook-id", "webhook-timestamp", "webhook-signature"
 
@@ -27,14 +27,15 @@ class Custom:
     Args:
         name: The sender's name in `webhooks.yaml`.
         sender: What it says there.
-        tolerance: Seconds that a timestamp may be away from now, either way.
+        settings: The tolerance and the limits.
     """
 
     content_types: frozenset[str] = frozenset()
 
-    def __init__(self, name: str, sender: Standard | Hmac | ApiKey, tolerance: int) -> None:
+    def __init__(self, name: str, sender: Standard | Hmac | ApiKey, settings: Settings) -> None:
         self.name, self.path = f"custom.{name}", f"/webhooks/custom/{name}"
-        self._kind, self._sender, self._tolerance = name, sender, tolerance
+        self.body_limit = settings.webhook_body_limit
+        self._kind, self._sender, self._tolerance = name, sender, settings.webhook_tolerance
 
     def prepare(self) -> None:
         """See `Provider.prepare`."""

@@ -37,6 +37,7 @@ class Google:
     content_types: frozenset[str] = frozenset()
 
     def __init__(self, settings: Settings) -> None:
+        self.body_limit = settings.webhook_body_limit
         self._secrets = several(settings.google_watch_secret)
 
     def prepare(self) -> None:

@@ -42,6 +42,7 @@ class Outlook:
     content_types = JSON | {"text/plain"}
 
     def __init__(self, settings: Settings) -> None:
+        self.body_limit = settings.webhook_body_limit
         self._secrets = several(settings.outlook_watch_secret)
 
     def prepare(self) -> None:

@@ -34,6 +34,7 @@ class Stripe:
     name, path, content_types = "stripe", "/webhooks/stripe", JSON
 
     def __init__(self, settings: Settings) -> None:
+        self.body_limit = settings.webhook_body_limit
         self._secrets = several(settings.stripe_webhook_secrets)
         self._tolerance = settings.webhook_tolerance
 

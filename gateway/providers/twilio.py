@@ -41,6 +41,7 @@ class Twilio:
     name, path, content_types = "twilio", "/webhooks/twilio", JSON | {"application/x-www-form-urlencoded"}
 
     def __init__(self, settings: Settings) -> None:
+        self.body_limit = settings.webhook_body_limit
         self._tokens = several(settings.twilio_webhook_tokens)
 
     def prepare(self) -> None:

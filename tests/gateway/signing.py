@@ -70,6 +70,40 @@ def sendgrid_headers(
     }
 
 
+INBOUND_KEYS = (ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1()))
+MAIL: dict[str, bytes] = {
+    "headers": b"Message-Id: <1@example.com>\nSubject: Hello\n",
+    "from": "Zoë <zoe@example.com>".encode(),
+    "to": b"in@parse.example.com",
+    "subject": "Grüße".encode("latin-1"),
+    "text": "Schöne Grüße".encode("latin-1"),
+    "envelope": b'{"to":["in@parse.example.com"],"from":"zoe@example.com"}',
+    "charsets": b'{"from":"UTF-8","to":"UTF-8","subject":"iso-8859-1","text":"ISO-8859-1"}',
+    "SPF": b"pass",
+    "attachments": b"1",
+    "attachment-info": b'{"attachment1":{"filename":"a.pdf","name":"a.pdf","type":"application/pdf"}}',
+}
+"""A mail's fields as SendGrid posts them: text in the charsets that `charsets` names."""
+MULTIPART = {"Content-Type": "multipart/form-data; boundary=xYzZY"}
+
+
+def mail_form(fields: Mapping[str, bytes] = MAIL, files: Mapping[str, bytes] | None = None) -> bytes:
+    """The body of inbound parse."""
+    made = b"".join(
+        b'--xYzZY\r\nContent-Disposition: form-data; name="%s"\r\n\r\n%s\r\n' % (name.encode(), value)
+        for name, value in fields.items()
+    )
+    for number, (filename, content) in enumerate((files or {}).items(), 1):
+        head = f'Content-Disposition: form-data; name="attachment{number}"; filename="{filename}"'
+        made += f"--xYzZY\r\n{head}\r\nContent-Type: application/pdf\r\n\r\n".encode() + content + b"\r\n"
+    return made + b"--xYzZY--\r\n"
+
+
+def mail_headers(body: bytes, key: ec.EllipticCurvePrivateKey = INBOUND_KEYS[1], *, age: float = 0) -> dict[str, str]:
+    """Headers of a mail that SendGrid posted, signed, `age` seconds ago."""
+    return sendgrid_headers(body, key, age=age) | MULTIPART
+
+
 TWILIO_TOKENS = ("token_that_is_rotated_out", "token_of_now")
 TWILIO_PATH = "/webhooks/twilio"
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
@@ -156,6 +190,7 @@ def public_base64(key: ec.EllipticCurvePrivateKey) -> str:
 SECRETS: Mapping[str, str] = {
     "PIVOTAL_STRIPE_WEBHOOK_SECRETS": ", ".join(STRIPE_SECRETS),
     "PIVOTAL_SENDGRID_WEBHOOK_KEYS": ",".join(public_base64(key) for key in SENDGRID_KEYS),
+    "PIVOTAL_SENDGRID_INBOUND_KEYS": " , ".join(public_base64(key) for key in INBOUND_KEYS),
     "PIVOTAL_TWILIO_WEBHOOK_TOKENS": " , ".join(TWILIO_TOKENS),
     "PIVOTAL_GOOGLE_WATCH_SECRET": " , ".join(WATCH_SECRETS),
     "PIVOTAL_OUTLOOK_WATCH_SECRET": ",".join(WATCH_SECRETS),

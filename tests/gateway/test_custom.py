@@ -25,6 +25,7 @@ from gateway.declared import Standard, declared
 from gateway.provider import Hook
 from gateway.providers.custom import Custom
 from gateway.refusal import RefusedError
+from settings import Settings
 from tests.events.strategies import TEXT
 from tests.gateway.conftest import Gateway, Serve, serving
 from tests.gateway.signing import JSON, body_of
@@ -291,7 +292,7 @@ def taken(headers: Mapping[str, str], body: bytes) -> bool:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SVIX_SECRETS", VARIABLES["SVIX_SECRETS"])
         try:
-            Custom("svix", Standard(type="standard", secrets="${SVIX_SECRETS}"), 300).receive(
+            Custom("svix", Standard(type="standard", secrets="${SVIX_SECRETS}"), Settings()).receive(
                 Hook("https://x/webhooks/custom/svix", Headers(headers), body)
             )
         except RefusedError as refusal:
