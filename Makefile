@@ -40,7 +40,7 @@ types: $(TEST) ## Check types, strictly
 	@$(BIN)/mypy --no-error-summary .
 
 test-crash: $(TEST) $(PROJECT) ## Kill runs at random moments, hundreds of times (`make test` does so a few times)
-	@PIVOTAL_CRASH_RUNS=50 exec $(BIN)/python -m pytest -q $(wildcard tests/test_crash.py tests/*/test_crash.py)
+	@PIVOTAL_CRASH_RUNS=50 exec $(BIN)/python -m pytest -q $(wildcard tests/test_crash.py tests/*/test_*crash.py)
 
 bench: $(TEST) $(PROJECT) $(PEERS) ## Measure the engine beside the bare floor, dlt, Sling and pandas (half an hour)
 	@exec $(BIN)/python -m benchmarks --peers $(PEERS_VENV)/bin/python --report benchmarks/RESULTS.md

@@ -24,6 +24,7 @@ from cli.pipelines import check, list_, preview, run, show_problems
 from cli.quarantine import quarantine
 from cli.serve import dev, gateway, sandbox
 from cli.state import state
+from cli.stream import stream
 from cli.transfer import export, import_
 from errors import ConfigError, PivotalError
 
@@ -41,7 +42,22 @@ def pivotal() -> None:
     """Move Pivotal Flow's data and events between it and the outside world."""
 
 
-for command in (list_, check, preview, run, state, quarantine, import_, export, events, demo, dev, gateway, sandbox):
+for command in (
+    list_,
+    check,
+    preview,
+    run,
+    stream,
+    state,
+    quarantine,
+    import_,
+    export,
+    events,
+    demo,
+    dev,
+    gateway,
+    sandbox,
+):
     pivotal.add_command(command)
 
 

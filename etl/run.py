@@ -88,15 +88,24 @@ def run_pipeline(
             written = about(pipeline, partition) if partition else _writing(pipeline, full_refresh, replay)
             report = _run(written, run_id, progress, full_refresh, replay, partition)
     except PivotalError as error:
-        _announce(pipeline, partition, run_id, "failed", {"error": type(error).__name__, "message": error.message})
+        announce(pipeline, partition, run_id, "failed", {"error": type(error).__name__, "message": error.message})
         raise
     except BaseException as error:
-        _announce(
+        announce(
             pipeline, partition, run_id, "canceled" if _is_cancel(error) else "failed", {"error": type(error).__name__}
         )
         raise
-    _announce(pipeline, partition, run_id, "completed", _counts(report))
+    announce(pipeline, partition, run_id, "completed", counts(report))
     return report
+
+
+def run_step(pipeline: Pipeline, source: Source, run_id: str) -> RunReport:
+    """A run for one who holds the pipeline's lock and its source, and who tells the event log himself.
+
+    Raises:
+        PivotalError: As `run_pipeline`.
+    """
+    return _run(pipeline, run_id, None, full_refresh=False, replay=False, partition=None, source=source)
 
 
 def _run(
@@ -106,12 +115,13 @@ def _run(
     full_refresh: bool,
     replay: bool,
     partition: Partition | None,
+    source: Source | None = None,
 ) -> RunReport:
     started = time.monotonic()
     destination = open_destination(pipeline, partition)
     state = None if full_refresh else destination.state()
     waiting = QuarantineSource(destination.quarantined()) if replay else None
-    source: Source = waiting or open_source(pipeline, partition)
+    source = waiting or source or open_source(pipeline, partition)
     expired = None if pipeline.quarantine_retention is None else before(pipeline.quarantine_retention)
     part = partition.name if partition else None
     report = RunReport(pipeline.name, run_id, source.label, destination.label, part, state_before=state)
@@ -270,7 +280,8 @@ def _is_cancel(error: BaseException) -> bool:
     return not isinstance(error, Exception) or str(error) == "Query interrupted"
 
 
-def _counts(report: RunReport) -> dict[str, object]:
+def counts(report: RunReport) -> dict[str, object]:
+    """What an event says of a run that ended well."""
     names = (
         "extracted",
         "inserted",
@@ -288,7 +299,7 @@ def _counts(report: RunReport) -> dict[str, object]:
     return {name: getattr(report, name) for name in names}
 
 
-def _announce(
+def announce(
     pipeline: Pipeline, partition: Partition | None, run_id: str, outcome: str, data: Mapping[str, object]
 ) -> None:
     """Publishes how a run ended. Its rows are settled by now: a log that is out of order must not fail it."""

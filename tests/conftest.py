@@ -17,6 +17,7 @@ pytest_plugins = [
     "tests.services.mariadb",
     "tests.services.postgres",
     "tests.services.s3",
+    "tests.services.topics",
 ]
 
 _FOR_TESTS = ("PIVOTAL_TEST_", "PIVOTAL_REQUIRE_SERVICES")

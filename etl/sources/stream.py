@@ -44,6 +44,9 @@ _LARGEST = 64 << 20
 _OVERHEAD = 300
 """About how many bytes a record takes in memory beside its key and value."""
 
+_TOPICS_AGE = 10.0
+"""Seconds for which a connection that lasts knows which topics and partitions there are."""
+
 _LOOK = 0.05
 """Seconds that one look for records takes at most: a partition may be at its end without giving one."""
 
@@ -56,11 +59,14 @@ class Stream:
     Args:
         source: What the pipeline file says.
         name: The pipeline's name.
+        lasting: Whether readings share one connection, until `close`; else each has its own.
     """
 
-    def __init__(self, source: StreamSource, name: str) -> None:
+    def __init__(self, source: StreamSource, name: str, *, lasting: bool = False) -> None:
         self._source = source
         self._group = source.group or f"pivotal-{name}"
+        self._lasting = lasting
+        self._wire: _Wire | None = None
         self.label = f"stream {', '.join(source.topics)}"
 
     def columns(self) -> list[str] | None:
@@ -77,7 +83,71 @@ class Stream:
                 before they were read and the pipeline says `on_gap: fail`.
         """
         with _in_words():
-            return _Reading(self._source, self._group, state or {})
+            return _Reading(self._source, self._wired(), state or {}, lasting=self._lasting)
+
+    def has_news(self, state: State) -> bool:
+        """Whether a reading after `state` would find something.
+
+        Raises:
+            SourceError: See `open`.
+        """
+        with _in_words():
+            wire = self._wired()
+            bounds = wire.cluster.bounds(_partitions(wire.topics()))
+        return any(_read_up_to(state, partition) < each.end for partition, each in bounds.items())
+
+    def close(self) -> None:
+        """Frees the connections, if they last."""
+        if self._wire:
+            self._wire.close()
+            self._wire = None
+
+    def _wired(self) -> _Wire:
+        if not self._lasting:
+            return _Wire(self._source, self._group)
+        self._wire = self._wire or _Wire(self._source, self._group)
+        return self._wire
+
+
+class _Wire:
+    """A consumer, connected.
+
+    Args:
+        source: What the pipeline file says.
+        group: The consumer group that it shows offsets to.
+    """
+
+    def __init__(self, source: StreamSource, group: str) -> None:
+        from kafka import KafkaConsumer
+
+        self.connection = connection_of(source)
+        self._wanted = [resolve(topic) for topic in source.topics]
+        self._topics: Sequence[Topic] = ()
+        self._asked = 0.0
+        self.consumer: Any = self.connection.open(
+            KafkaConsumer,
+            group_id=group,
+            enable_auto_commit=False,
+            auto_offset_reset="none",
+            isolation_level="read_committed",
+            allow_auto_create_topics=False,
+            fetch_max_bytes=_FETCH_BYTES,
+            max_partition_fetch_bytes=_FETCH_BYTES // 4,
+            receive_message_max_bytes=_LARGEST,
+            metrics_enabled=False,
+        )
+        self.cluster = Cluster(self.consumer, self.connection)
+
+    def topics(self) -> Sequence[Topic]:
+        """The topics, as they were a few seconds ago at most."""
+        now = time.monotonic()
+        if not self._topics or now - self._asked > _TOPICS_AGE:
+            self._topics, self._asked = self.cluster.topics(self._wanted), now
+        return self._topics
+
+    def close(self) -> None:
+        """Frees the connections."""
+        self.consumer.close(autocommit=False, timeout_ms=1000)
 
 
 def connection_of(declared: Brokers) -> Connection:
@@ -101,31 +171,17 @@ def connection_of(declared: Brokers) -> Connection:
 class _Reading:
     """One reading of topics (`etl.stream.Extraction`, `etl.stream.Streaming`)."""
 
-    def __init__(self, source: StreamSource, group: str, state: State) -> None:
-        from kafka import KafkaConsumer
-
+    def __init__(self, source: StreamSource, wire: _Wire, state: State, *, lasting: bool = False) -> None:
         self.bytes_read = 0
         self.missed = 0
         self._source, self._state = source, state
         self._decoder = decoder_of(source)
-        self._connection = connection_of(source)
-        self._consumer: Any = self._connection.open(
-            KafkaConsumer,
-            group_id=group,
-            enable_auto_commit=False,
-            auto_offset_reset="none",
-            isolation_level="read_committed",
-            allow_auto_create_topics=False,
-            fetch_max_bytes=_FETCH_BYTES,
-            max_partition_fetch_bytes=_FETCH_BYTES // 4,
-            receive_message_max_bytes=_LARGEST,
-            metrics_enabled=False,
-        )
-        self._cluster = Cluster(self._consumer, self._connection)
+        self._wire, self._lasting = wire, lasting
+        self._connection, self._consumer, self._cluster = wire.connection, wire.consumer, wire.cluster
         self._positions: dict[_Partition, int] = {}
         self._ends: dict[_Partition, int] = {}
         try:
-            self._topics = self._cluster.topics([resolve(topic) for topic in source.topics])
+            self._topics = wire.topics()
             self._fix_bounds()
         except BaseException:
             self.close()
@@ -138,8 +194,8 @@ class _Reading:
 
     def state(self) -> State:
         """The offset of each partition that is read next; topics that are not read any more keep theirs."""
-        known = self._state.get("topics")
-        topics = dict(known) if isinstance(known, dict) else {}
+        known: Any = self._state.get("topics", {})
+        topics = dict(known)
         for topic in self._topics:
             offsets = {str(number): self._positions[_partition(topic.name, number)] for number in topic.partitions}
             topics[topic.name] = {"id": topic.id, "offsets": offsets}
@@ -182,14 +238,14 @@ class _Reading:
         ]
 
     def close(self) -> None:
-        """Frees the connections."""
-        self._consumer.close(autocommit=False, timeout_ms=1000)
+        """Frees the connections, unless others use them, too."""
+        if not self._lasting:
+            self._wire.close()
 
     # --- from where, to where
 
     def _fix_bounds(self) -> None:
-        partitions = [_partition(topic.name, number) for topic in self._topics for number in topic.partitions]
-        bounds = self._cluster.bounds(partitions)
+        bounds = self._cluster.bounds(_partitions(self._topics))
         first = self._first_offsets(bounds)
         for topic in self._topics:
             before = self._offsets_before(topic)
@@ -201,8 +257,8 @@ class _Reading:
 
     def _offsets_before(self, topic: Topic) -> Mapping[str, int]:
         """Where the last run stopped; nowhere, if the topic of this name is another one by now."""
-        topics = self._state.get("topics")
-        known = topics.get(topic.name) if isinstance(topics, dict) else None
+        topics: Any = self._state.get("topics", {})
+        known = topics.get(topic.name)
         if not known:
             return {}
         if known.get("id", topic.id) != topic.id:
@@ -394,7 +450,7 @@ def lags(declared: StreamSource, name: str, state: State | None) -> list[Partiti
         SourceError: See `Stream.open`.
     """
     patient = declared.model_copy(update={"on_gap": "continue"})
-    with _in_words(), closing(_Reading(patient, f"pivotal-{name}", state or {})) as reading:
+    with closing(Stream(patient, name).open(state)) as reading, _in_words():
         return reading.with_ages()
 
 
@@ -415,6 +471,16 @@ def _partition(topic: str, number: int) -> _Partition:
     from kafka.structs import TopicPartition
 
     return TopicPartition(topic, number)
+
+
+def _partitions(topics: Sequence[Topic]) -> list[_Partition]:
+    return [_partition(topic.name, number) for topic in topics for number in topic.partitions]
+
+
+def _read_up_to(state: State, partition: _Partition) -> int:
+    topics: Any = state.get("topics", {})
+    found: int = topics.get(partition.topic, {"offsets": {}})["offsets"].get(str(partition.partition), 0)
+    return found
 
 
 def _named(partition: _Partition) -> str:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 import orjson
+import pytest
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka.admin import NewPartitions, NewTopic
 from kafka.structs import TopicPartition
@@ -23,7 +24,7 @@ class Topics:
     def __init__(self, brokers: str) -> None:
         self.brokers = brokers
         self.admin = KafkaAdminClient(bootstrap_servers=brokers)
-        self._producer = KafkaProducer(bootstrap_servers=brokers, acks="all", max_request_size=100 << 20)
+        self._producer = self._new_producer()
 
     def make(self, name: str = "", *, partitions: int = 1, **configs: str) -> str:
         """A topic that no other test has; configs are Kafka's: `cleanup_policy`."""
@@ -48,6 +49,8 @@ class Topics:
         """Gives a topic more partitions."""
         self.admin.create_partitions({topic: NewPartitions(partitions)})
         self.admin.wait_for_topics([topic])
+        self._producer.close()
+        self._producer = self._new_producer()  # the old one would learn of them in minutes
 
     def drop_records(self, topic: str, before: int) -> None:
         """Deletes the records of partition 0 before an offset, as retention does."""
@@ -77,10 +80,20 @@ class Topics:
         """A consumer, to be closed."""
         return KafkaConsumer(bootstrap_servers=self.brokers, enable_auto_commit=False, **options)
 
+    def _new_producer(self) -> Any:
+        return KafkaProducer(bootstrap_servers=self.brokers, acks="all", max_request_size=100 << 20)
+
     def close(self) -> None:
         """Frees the connections."""
         self._producer.close()
         self.admin.close()
+
+
+@pytest.fixture(scope="session")
+def topics(kafka_brokers: str) -> Iterator[Topics]:
+    """Topics of the session's Kafka."""
+    with closing(Topics(kafka_brokers)) as made:
+        yield made
 
 
 def as_bytes(value: Any) -> bytes | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import closing
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -23,12 +23,6 @@ from tests.services.process import ServerProcess
 from tests.services.topics import Topics, offsets
 
 pytestmark = pytest.mark.usefixtures("folder")
-
-
-@pytest.fixture(scope="module")
-def topics(kafka_brokers: str) -> Iterator[Topics]:
-    with closing(Topics(kafka_brokers)) as made:
-        yield made
 
 
 def declared(topics: Topics, topic: str, **more: Any) -> dict[str, Any]:
