@@ -19,36 +19,53 @@ from urllib.request import urlopen
 
 import psycopg
 
-from benchmarks import data
+from benchmarks import data, receiver
 from benchmarks.jobs import JOBS, Job
 from benchmarks.measure import Measured, measure
-from benchmarks.report import Row, write_report
+from benchmarks.report import Finding, Row, write_report
 from tests.services.postgres import running
 from tests.services.process import free_port
 
 HERE = Path(__file__).parent
+EVENTS = {"receiver": receiver.findings}
+"""What is measured of the events' side."""
 
 
 def main() -> None:
     """Runs what the command line asks for."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
-    parser.add_argument("jobs", nargs="*", help=f"which of {', '.join(JOBS)}; all if none is named")
+    parser.add_argument("jobs", nargs="*", help=f"which of {', '.join([*JOBS, *EVENTS])}; all if none is named")
     parser.add_argument("--rows", type=int, default=2_000_000, help="orders to move")
     parser.add_argument("--indexed", type=int, default=10_000_000, help="rows of the indexed table")
     parser.add_argument("--repeat", type=int, default=3, help="runs of engine and floor")
     parser.add_argument("--peers", type=Path, help="Python that has the peers; without it they are left out")
     parser.add_argument("--report", type=Path, help="file that the table is written to")
     options = parser.parse_args()
-    jobs = {name: JOBS[name] for name in options.jobs or JOBS}
+    asked = options.jobs or [*JOBS, *EVENTS]
+    rows = _run([JOBS[name] for name in asked if name not in EVENTS], options)
+    findings = [finding for name in asked if name in EVENTS for finding in _found(name)]
+    if options.report:
+        write_report(options.report, rows, findings, options.rows)
+
+
+def _run(jobs: Collection[Job], options: argparse.Namespace) -> list[Row]:
+    if not jobs:
+        return []
     with running() as server, tempfile.TemporaryDirectory(prefix="pivotal-bench-") as folder:
         bench = Bench(server.admin_url, Path(folder), options.rows, options.indexed, options.peers)
-        bench.prepare(jobs.values())
+        bench.prepare(jobs)
         rows = []
-        for job in jobs.values():
+        for job in jobs:
             rows.append(bench.run(job, options.repeat))
             print(rows[-1].line, flush=True)
-    if options.report:
-        write_report(options.report, rows, options.rows)
+        return rows
+
+
+def _found(name: str) -> list[Finding]:
+    findings = EVENTS[name]()
+    for finding in findings:
+        print(finding.line, flush=True)
+    return findings
 
 
 class Bench:

@@ -63,4 +63,5 @@ def configured(app: Starlette, settings: Settings) -> uvicorn.Config:
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # nothing asks who sent it; `gateway_url` says how the outside calls us
     )
