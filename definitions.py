@@ -10,6 +10,7 @@ from etl.loader import load_pipelines
 from resources import default_resources
 from schedules.pipelines import build_schedules
 from sensors import all_sensors
+from sensors.streams import build_stream_sensors
 from settings import get_settings
 
 pipelines = load_pipelines(get_settings().path("pipelines"))
@@ -18,7 +19,7 @@ defs = dg.Definitions(
     assets=[*build_assets(pipelines), *table_specs],
     jobs=[process_landed_events],
     schedules=build_schedules(pipelines),
-    sensors=all_sensors,
+    sensors=[*all_sensors, *build_stream_sensors(pipelines)],
     resources=default_resources(),
     # A run starts and succeeds in 0.2 s instead of 2.4 s: docs/decisions/0004-in-process-executor.md.
     executor=dg.in_process_executor,

@@ -753,6 +753,10 @@ class StreamSource(Brokers):
         None, description="Consumer group that the offsets are shown under, for lag tools; pivotal-NAME if not given."
     )
 
+    run_at_lag: int | None = Field(
+        None, ge=1, description="Dagster starts a run when so many records wait; it looks every 30 seconds."
+    )
+
     @property
     def added_columns(self) -> list[str]:
         """The columns that rows have beside those of the values."""
