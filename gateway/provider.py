@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl
 
 from starlette.datastructures import Headers
 from starlette.responses import Response
@@ -37,7 +37,7 @@ class Hook:
     @property
     def query(self) -> Mapping[str, str]:
         """The URL's query parameters."""
-        return dict(parse_qsl(urlsplit(self.url).query))
+        return dict(parse_qsl(self.url.partition("?")[2]))
 
 
 @dataclass(frozen=True, slots=True)

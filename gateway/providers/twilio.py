@@ -10,7 +10,6 @@ import base64
 import hashlib
 import hmac
 import re
-from collections.abc import Iterator
 from typing import Any
 from urllib.parse import parse_qs, parse_qsl, urlsplit
 
@@ -58,10 +57,11 @@ class Twilio:
         signature = header(hook.headers, _HEADER)
         algorithm = _algorithm(hook.headers.get(_SETTINGS, ""))
         signed = _signed(hook)
+        urls = _with_and_without_port(hook.url)
         made = (
             base64.b64encode(hmac.digest(token.encode(), f"{url}{signed}".encode(), algorithm)).decode()
             for token in self._tokens
-            for url in _with_and_without_port(hook.url)
+            for url in urls
         )
         if not any(hmac.compare_digest(one, signature) for one in made):
             seen = hook.url.partition("?")[0]
@@ -124,9 +124,13 @@ def _algorithm(told: str) -> str:
     return name.removeprefix("HMAC_")
 
 
-def _with_and_without_port(url: str) -> Iterator[str]:
+def _with_and_without_port(url: str) -> list[str]:
     """Twilio signs sometimes with, sometimes without the port, as its SDKs have it."""
-    parts = urlsplit(url)
-    host = parts.netloc.rpartition(":")[0] if parts.port else parts.netloc
-    yield parts._replace(netloc=host).geturl()
-    yield parts._replace(netloc=f"{host}:{parts.port or (443 if parts.scheme == 'https' else 80)}").geturl()
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise RefusedError(400, "the Host header is not an address") from None
+    host = parts.netloc.rpartition(":")[0] if port else parts.netloc
+    with_port = f"{host}:{port or (443 if parts.scheme == 'https' else 80)}"
+    return [parts._replace(netloc=netloc).geturl() for netloc in (host, with_port)]
