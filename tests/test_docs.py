@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 INTEGRATIONS = sorted(page.relative_to(ROOT).as_posix() for page in (ROOT / "docs/integrations").glob("*.md"))
 SHOWN = [
     (page, number, text)
-    for page in ("README.md", "docs/pipelines.md", *INTEGRATIONS)
+    for page in ("README.md", "docs/pipelines.md", "docs/streaming.md", *INTEGRATIONS)
     for number, text in enumerate(re.findall(r"```yaml\n(.*?)```", (ROOT / page).read_text(), re.DOTALL), 1)
 ]
 (SCHEMA,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/pipelines.md").read_text(), re.DOTALL)
@@ -33,6 +33,8 @@ def test_a_pipeline_in_the_documentation_has_no_mistake(
 ) -> None:
     monkeypatch.setenv("PIVOTAL_STRIPE_API_KEY", "sk_test_of_the_tests")
     monkeypatch.setenv("PIVOTAL_SENDGRID_API_KEY", "SG.of_the_tests")
+    for name in ("KAFKA_BROKERS", "KAFKA_USERNAME", "KAFKA_PASSWORD"):
+        monkeypatch.setenv(name, "of_the_tests")
     for path in re.findall(r"schema: (\S+\.py):", text):
         (project / path).parent.mkdir(parents=True)
         (project / path).write_text(SCHEMA)
