@@ -16,6 +16,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
+from operator import add
 
 import pyarrow as pa
 
@@ -135,27 +137,25 @@ def apply_range(
         EventLogError: The log cannot be read, or a poisoned event cannot be put aside.
         DestinationError: The warehouse cannot be written; what was committed before stays.
     """
-    applied = Applied(position(log, warehouse))
-    for one in portions(log, warehouse, after, until, run_id=run_id, portion=portion):
-        applied += one
-    return applied
+    applied = [*portions(log, warehouse, after, until, run_id=run_id, portion=portion)]
+    return reduce(add, applied) if applied else Applied(position(log, warehouse))
 
 
 def portions(
     log: EventLog, warehouse: Warehouse, after: int | None, until: int, *, run_id: str, portion: int = PORTION
 ) -> Iterator[Applied]:
     """As `apply_range`, portion by portion: each is committed when it comes."""
-    while after is None or after < until:
+    reached = 0 if after is None else after
+    while reached < until:
         with warehouse.transaction() as transaction:
             held = _position(log, transaction.state(SUBSCRIPTION))
-            start = held if after is None else min(after, held)
+            start = held if after is None else min(reached, held)
             if start >= until:
                 return
             recorded = log.read(start, portion, until=until, types=PATTERNS)
             reached = recorded[-1].sequence if len(recorded) == portion else until
             applied = _apply(log, transaction, recorded, max(held, reached), run_id)
         yield applied
-        after = None if after is None else reached
 
 
 def replay(log: EventLog, warehouse: Warehouse, sequences: Iterable[int] | None = None, *, run_id: str) -> Applied:
