@@ -1,4 +1,4 @@
-"""`pivotal events list | show | tail | publish | dead | replay | stats | work`: the event log."""
+"""`pivotal events list | show | tail | publish | dead | replay | stats | work | subscriptions`: the event log."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
+from cli import subscriptions
 from cli.output import json_option, say, say_json, table
 from cli.work import work
 from errors import PivotalError
@@ -39,6 +40,8 @@ def events() -> None:
 
 
 events.add_command(work)
+events.add_command(subscriptions.subscriptions)
+events.add_command(subscriptions.unsubscribe)
 
 
 @events.command("list")
@@ -125,13 +128,31 @@ def dead(subscription: str | None, as_json: bool) -> None:
 
 @events.command()
 @click.argument("sequences", nargs=-1, type=int)
+@click.option("--subscription", help="A durable subscription; its worker handles them.  [default: the tables]")
 @json_option
-def replay(sequences: tuple[int, ...], as_json: bool) -> int:
+def replay(sequences: tuple[int, ...], subscription: str | None, as_json: bool) -> int:
     """Apply dead letters to the tables again; those that now work leave the list.
 
     SEQUENCES pick dead letters (see `pivotal events dead`); all if none is given. Exit code 1 if any of them is still
     dead.
+
+    Those of a durable subscription leave the list at once and wait for its worker, before what waits of the same
+    aggregates.
     """
+    from events.subscriptions import TABLES
+
+    if subscription is None or subscription == TABLES:
+        return _replay_tables(sequences, as_json)
+    with closing(_log()) as log:
+        replayed = subscriptions.replay(log, subscription, sequences)
+    if as_json:
+        say_json({"subscription": subscription, "replayed": replayed})
+    else:
+        say(f"{replayed} dead letter{'s' * (replayed != 1)} of {subscription} will be handled again.")
+    return 0
+
+
+def _replay_tables(sequences: tuple[int, ...], as_json: bool) -> int:
     from etl.destinations.warehouse import open_warehouse
     from events.envelope import new_id
     from projections import apply
@@ -232,8 +253,10 @@ def _cells(recorded: Recorded) -> tuple[object, ...]:
 
 
 def _letter(letter: DeadLetter) -> tuple[object, ...]:
+    from events.failure import last_line
+
     event = letter.recorded.event
-    error = letter.error.rstrip().rpartition("\n")[2]
+    error = last_line(letter.error)
     at = f"{letter.at:%Y-%m-%d %H:%M}"
     return str(letter.recorded.sequence), event.type, _aggregate(event), letter.subscription, at, letter.attempts, error
 

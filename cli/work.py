@@ -7,7 +7,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from functools import partial
 from queue import Empty, SimpleQueue
 from threading import Event as Signal
@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cli import subscriptions
 from cli.output import say
 
 if TYPE_CHECKING:
+    from events.subscriptions import DurableSubscription
     from projections.apply import Applied, Change
 
 REPORT_EVERY, LONGEST_PAUSE = 5.0, 60.0
@@ -30,11 +32,12 @@ Follower = Callable[[Signal], None]
 
 
 @click.command()
-def work() -> None:
+@click.option("--subscriptions", "place", metavar="PACKAGE.MODULE:NAME", help="Durable subscriptions to work as well.")
+def work(place: str | None) -> None:
     """Apply events to the tables as they land, until Ctrl-C or SIGTERM.
 
     Any number of workers may run, also beside Dagster's sensor. With DAGSTER_HOME, Dagster is told what became of each
-    table.
+    table. Each durable subscription is worked by one of the workers at a time.
     """
     from cli.startup import hide_pandas_from_pyarrow
     from etl.destinations.warehouse import open_warehouse
@@ -46,6 +49,7 @@ def work() -> None:
 
     hide_pandas_from_pyarrow()
     settings = get_settings()
+    declared = subscriptions.load(place) if place else []
     warehouse = open_warehouse(settings.warehouse_url)
     home = os.environ.get("DAGSTER_HOME")
     log_to_stderr()
@@ -57,7 +61,18 @@ def work() -> None:
         error=True,
     )
     with reporting() if home else nullcontext(_not_told) as tell:
-        run([lambda stop: follow(partial(open_log, settings.events_url), warehouse, stop, tell)])
+        followers: list[Follower] = [lambda stop: follow(partial(open_log, settings.events_url), warehouse, stop, tell)]
+        if declared:
+            followers.append(partial(_work_subscriptions, settings.events_url, declared))
+        run(followers)
+
+
+def _work_subscriptions(url: str, declared: Sequence[DurableSubscription], stop: Signal) -> None:
+    from events.log import open_log
+    from events.subscriptions import run
+
+    with closing(open_log(url)) as log:
+        run(log, declared, stop)
 
 
 def run(followers: Sequence[Follower]) -> None:

@@ -343,6 +343,27 @@ class Deliveries:
             transaction.each(self._go_on, rows)
         return len(rows)
 
+    def forget(self, name: str) -> None:
+        """Forgets a subscription: its cursor, what waits, its dead letters.
+
+        Raises:
+            PivotalError: A process works it.
+            EventLogError: The database cannot be used.
+        """
+        values = {"name": name}
+        with self._database.transaction() as transaction:
+            transaction.each("DELETE FROM deliveries WHERE subscription = :name", [values])
+            transaction.each("DELETE FROM dead_letters WHERE subscription = :name", [values])
+            gone = transaction.rows(
+                f"DELETE FROM durable_subscriptions WHERE name = :name AND expires <= {self._database.now} RETURNING 1",
+                values,
+            )
+            if not gone:  # nothing is committed
+                raise PivotalError(
+                    f"subscription {name!r} is being worked, or unknown",
+                    hint="stop the worker first; `pivotal events subscriptions` says where it runs",
+                )
+
     def statuses(self) -> list[Status]:
         """How far every subscription is that was ever worked, by name.
 

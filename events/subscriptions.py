@@ -25,12 +25,14 @@ from events.log import EventLog
 LEASE = 15.0
 """Seconds after which another process takes over from one that gave no sign of life."""
 
+TABLES = "projections"
+"""What the tables of landed events keep their dead letters under."""
+
 Start = Literal["earliest", "latest"] | datetime
 
 _NAME = r"[a-z0-9][a-z0-9_.-]{0,99}"
 _PATTERN = r"[a-z0-9_*]+(\.[a-z0-9_*]+)*"
 _PATTERN_HINT = "types are lower case and dotted: stripe.invoice.paid; `*` stands for any characters: stripe.*"
-_TABLES = "projections"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +90,7 @@ class DurableSubscription:
     def _check_name(self) -> None:
         if not re.fullmatch(_NAME, self.name):
             raise self._wrong("the name may have lower-case letters, digits, '_', '.' and '-', 100 at most")
-        if self.name == _TABLES:
+        if self.name == TABLES:
             raise self._wrong("the tables of landed events keep their dead letters under this name; choose another")
 
     def _check_types(self) -> None:
