@@ -77,7 +77,7 @@ class Receiver:
             try:
                 provider.prepare()
             except RefusedError as refusal:
-                _log("webhooks cannot be verified", provider, refusal)
+                _log("webhooks cannot be verified", provider, refusal, logging.WARNING)  # not all providers are used
 
     async def _answer(self, provider: Provider, scope: Scope, receive: Receive) -> Response:
         try:
@@ -158,7 +158,7 @@ _ANSWERS = {
 
 def _refuse(provider: Provider, error: Exception) -> Response:
     refusal = _as_refusal(error)
-    _log("webhook refused", provider, refusal)
+    _log("webhook refused", provider, refusal, logging.ERROR if refusal.status == 503 else logging.WARNING)
     headers = {405: {"Allow": "POST"}, 503: {"Retry-After": RETRY_AFTER}}
     return _json(refusal.status, {"error": _ANSWERS[refusal.status]}, headers.get(refusal.status))
 
@@ -182,7 +182,6 @@ def _as_refusal(error: Exception) -> RefusedError:
     return RefusedError(503, f"unexpected {type(error).__name__}", hint="this is a bug; its traceback stands above")
 
 
-def _log(message: str, provider: Provider, refusal: RefusedError) -> None:
-    level = logging.ERROR if refusal.status == 503 else logging.WARNING
+def _log(message: str, provider: Provider, refusal: RefusedError, level: int) -> None:
     told = {"provider": provider.name, "status": refusal.status, "reason": refusal.message}
     logger.log(level, message, extra=told | ({"hint": refusal.hint} if refusal.hint else {}))

@@ -6,6 +6,8 @@ import base64
 import hashlib
 import hmac
 import logging
+import os
+import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
@@ -18,6 +20,7 @@ from hypothesis import strategies as st
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 from starlette.datastructures import Headers
 
+from cli.serve import program
 from errors import ConfigError
 from events.envelope import Event
 from events.sqlite import SqliteEventLog
@@ -347,6 +350,16 @@ def test_every_mistake_is_told_at_once(tmp_path: Path) -> None:
         declared(tmp_path)
 
     assert [problem.line for problem in raised.value.problems] == [1, 2, 2, 3, 3, 3]
+
+
+def test_a_receiver_with_a_mistake_in_the_file_does_not_start(tmp_path: Path) -> None:
+    (tmp_path / "webhooks.yaml").write_text("svix: {type: standart}\n")
+    environment = os.environ | {"PIVOTAL_ROOT": str(tmp_path), "PIVOTAL_EVENTS_URL": f"sqlite:///{tmp_path}/e.db"}
+
+    ended = subprocess.run([program("pivotal"), "gateway", "--port", "0"], capture_output=True, env=environment)
+
+    told = "webhooks.yaml:1:14: unknown type: 'standart'\n  hint: did you mean `standard`?\n1 mistake in 1 file\n"
+    assert (ended.returncode, ended.stderr.decode()) == (1, told)
 
 
 def test_without_the_file_nobody_is_declared(tmp_path: Path) -> None:
