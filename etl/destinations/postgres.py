@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
@@ -22,6 +23,7 @@ from etl.quoting import literal, quoted
 from settings import get_settings
 
 if TYPE_CHECKING:
+    from adbc_driver_manager import AdbcDatabase
     from adbc_driver_postgresql import dbapi
 
 _CONNECT_SECONDS = "10"
@@ -105,7 +107,8 @@ def warehouse(url: str) -> SqlWarehouse:
         DestinationError: The URL cannot be read.
     """
     address, label = _address(url)
-    return SqlWarehouse(label, connect=lambda _: Postgres(address, label), exists=lambda: True)
+    driver = _Driver(address)
+    return SqlWarehouse(label, connect=lambda _: Postgres(driver, label), exists=lambda: True)
 
 
 def _address(url: str) -> tuple[str, str]:
@@ -126,22 +129,49 @@ def _address(url: str) -> tuple[str, str]:
     return address.geturl(), label
 
 
+class _Driver:
+    """What ADBC asks a server before its first connection: its types. That takes longer than to connect.
+
+    Args:
+        address: URL for libpq.
+    """
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+
+    def connect(self) -> dbapi.Connection:
+        """A new connection."""
+        from adbc_driver_manager import AdbcConnection
+        from adbc_driver_postgresql import dbapi
+
+        return dbapi.Connection(self, AdbcConnection(self._database), autocommit=False)
+
+    def close(self) -> None:
+        """Called at the end of each connection, and kept for the next."""
+
+    @cached_property
+    def _database(self) -> AdbcDatabase:
+        from adbc_driver_postgresql import connect
+
+        return connect(self._address)
+
+
 class Postgres:
     """`Database` of PostgreSQL.
 
     Args:
-        address: URL for libpq.
+        driver: Makes the connection.
         label: The URL without its password.
     """
 
     dialect = Dialect(row_id="ctid")
 
-    def __init__(self, address: str, label: str) -> None:
+    def __init__(self, driver: _Driver, label: str) -> None:
         from adbc_driver_postgresql import dbapi
 
         self._label = label
         try:
-            self._connection = dbapi.connect(address, autocommit=False)
+            self._connection = driver.connect()
         except dbapi.Error as error:
             raise _unreachable(label, str(error)) from None
         self._cursor = self._connection.cursor()
