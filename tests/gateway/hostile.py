@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import gzip
+import hmac
 import time
 from collections.abc import Callable, Mapping
 from hashlib import sha256
@@ -16,9 +17,12 @@ from tests.gateway.raw import Headers, chunked, request, stripe
 from tests.gateway.signing import (
     FORM,
     JSON,
+    MULTIPART,
     STRIPE_SECRETS,
     TWILIO_PATH,
     body_of,
+    mail_form,
+    mail_headers,
     sendgrid_event,
     sendgrid_headers,
     stripe_event,
@@ -38,6 +42,14 @@ EVENT = body_of(stripe_event(canary=CANARY))
 BATCH = body_of([sendgrid_event(canary=CANARY)])
 STATUS = twilio_status(Body=CANARY)
 NOTICE = {"subscriptionId": "sub-1", "changeType": "updated", "clientState": WATCH_SECRET, "resource": CANARY}
+
+MAIL = mail_form({"subject": CANARY.encode()})
+HUB_SECRET = "the-secret-of-the-hub"
+DECLARED = """
+hub: {type: hmac, secrets: "${HUB_SECRETS}", header: X-Hub-Signature-256, prefix: "sha256="}
+tools: {type: api_key, secrets: "${HUB_SECRETS}"}
+"""
+"""`webhooks.yaml`."""
 
 ZEROS = base64.b64encode(bytes.fromhex("3006020100020100"))
 OTHER_KEY = ec.generate_private_key(ec.SECP256R1())
@@ -133,6 +145,21 @@ def outlook(told: object, path: str = "/webhooks/outlook", headers: Headers = JS
 def notice(**changed: object) -> bytes:
     """One notification of Graph's, changed."""
     return outlook({"value": [{**NOTICE, **changed}]})
+
+
+def inbound(body: bytes = MAIL, changed: Headers | None = None) -> bytes:
+    """A mail that SendGrid posted, signed, with some headers changed."""
+    return request("POST", "/webhooks/sendgrid/inbound", {**mail_headers(body), **(changed or {})}, body)
+
+
+def custom(body: bytes = b"{}", *, sender: str = "hub", **headers: str) -> bytes:
+    """A request to a sender that `webhooks.yaml` declares."""
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return request("POST", f"/webhooks/custom/{sender}", {**JSON, **named}, body)
+
+
+def hub(body: bytes, key: str = HUB_SECRET) -> str:
+    return "sha256=" + hmac.digest(key.encode(), body, "sha256").hex()
 
 
 def head(*lines: bytes, method: bytes = b"POST", version: bytes = b"1.1", body: bytes = EVENT) -> bytes:
@@ -270,6 +297,29 @@ OUTLOOK = {
     ),
 }  # fmt: skip
 
+INBOUND = {
+    "no signature": Case(lambda: inbound(changed={SG_SIGNATURE: None}), 401, f"no {SG_SIGNATURE} header"),
+    "the event webhook's key": Case(lambda: inbound(changed=sendgrid_headers(MAIL) | MULTIPART), 401, "no key"),
+    "too old": Case(lambda: inbound(changed=mail_headers(MAIL, age=412)), 401, r"timestamp 41\d s old"),
+    "from the future": Case(
+        lambda: inbound(changed=mail_headers(MAIL, age=-412)), 401, r"timestamp 41\d s in the future"
+    ),
+    "half a form": Case(lambda: inbound(MAIL[:-9]), 400, "not a form"),
+    "no form": Case(lambda: inbound(b"x"), 400, "not a form"),
+    "JSON": Case(lambda: inbound(changed=JSON), 415, "content type"),
+}
+
+CUSTOM = {
+    "a sender that is not declared": Case(lambda: custom(sender="other"), 404, "Not Found"),
+    "no signature": Case(custom, 401, "no X-Hub-Signature-256 header"),
+    "a signature without its prefix": Case(lambda: custom(X_Hub_Signature_256="ab"), 400, "does not start with"),
+    "a wrong secret": Case(lambda: custom(X_Hub_Signature_256=hub(b"{}", "guessed")), 401, "no secret matched"),
+    "a changed body": Case(lambda: custom(b"{ }", X_Hub_Signature_256=hub(b"{}")), 401, "no secret matched"),
+    "no JSON": Case(lambda: custom(b"{", X_Hub_Signature_256=hub(b"{")), 400, "not JSON"),
+    "no key": Case(lambda: custom(sender="tools"), 401, "no X-Api-Key header"),
+    "a wrong key": Case(lambda: custom(sender="tools", X_Api_Key="guessed"), 401, "no secret matched"),
+}
+
 HTTP = {
     "GET": Case(lambda: stripe(EVENT, method="GET"), 405, "for POST"),
     "PUT": Case(lambda: stripe(EVENT, method="PUT"), 405, "for POST"),
@@ -338,6 +388,8 @@ TABLE: Mapping[str, Mapping[str, Case]] = {
     "Twilio": TWILIO,
     "Google": GOOGLE,
     "Outlook": OUTLOOK,
+    "Inbound mail": INBOUND,
+    "Custom": CUSTOM,
     "HTTP": HTTP,
 }
 

@@ -12,7 +12,19 @@ import pytest
 
 from events.sqlite import SqliteEventLog
 from tests.gateway.conftest import Gateway, Serve, serving
-from tests.gateway.hostile import BODY_LIMIT, CANARY, EVENT, ODD_BUT_GOOD, TABLE, TIMEOUT, WATCH_SECRET, Case, says
+from tests.gateway.hostile import (
+    BODY_LIMIT,
+    CANARY,
+    DECLARED,
+    EVENT,
+    HUB_SECRET,
+    ODD_BUT_GOOD,
+    TABLE,
+    TIMEOUT,
+    WATCH_SECRET,
+    Case,
+    says,
+)
 from tests.gateway.raw import connected, exchange, rest, statuses, stripe
 from tests.gateway.signing import STRIPE_SECRETS, TWILIO_TOKENS
 
@@ -29,9 +41,12 @@ LIMITS = {
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """One receiver for the whole table: what is refused leaves nothing behind."""
-    log = SqliteEventLog(tmp_path_factory.mktemp("log") / "events.db")
-    with closing(log), serving(log, LIMITS) as served:
-        yield served
+    root = tmp_path_factory.mktemp("project")
+    (root / "webhooks.yaml").write_text(DECLARED)
+    with pytest.MonkeyPatch.context() as patch, closing(SqliteEventLog(root / "events.db")) as log:
+        patch.setenv("HUB_SECRETS", HUB_SECRET)
+        with serving(log, {"root": root, **LIMITS}) as served:
+            yield served
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -44,7 +59,7 @@ def test_is_refused(gateway: Gateway, caplog: pytest.LogCaptureFixture, name: st
     assert gateway.log.head() == 0
     told = refusals(caplog)
     assert any(re.search(case.reason, one["reason"]) and one["status"] == case.status for one in told)
-    for secret in (*STRIPE_SECRETS, *TWILIO_TOKENS, WATCH_SECRET, CANARY):
+    for secret in (*STRIPE_SECRETS, *TWILIO_TOKENS, WATCH_SECRET, HUB_SECRET, CANARY):
         assert secret not in f"{told}{caplog.text}{body}"
 
 
