@@ -22,9 +22,10 @@ _LONGEST = 20_000
 _SHORTEST = 6
 """Characters that a secret has, at least: what is shorter stands in a text by chance."""
 
+# Whatever repeats, and may then not be what is looked for, is bounded: the time grows with the text, not its square.
 _SECRETS = re.compile(
-    r"(?P<kept>://)[^/\s@]+@"
-    r"|(?P<named>(?:(?:api|access|private)[_-]?key|token|secret|passw|credential|signature)[\w-]*[\"']?\s*[=:]\s*[\"']?)[^\s\"'&,;)}]+"
+    r"(?P<kept>://)[^/\s@]{1,300}@"
+    r"|(?P<named>(?:(?:api|access|private)[_-]?key|token|secret|passw|credential|signature)[\w-]{0,20}[\"']?\s{0,2}[=:]\s{0,2}[\"']?)[^\s\"'&,;)}]+"
     r"|(?P<scheme>\b(?:Bearer|Basic)\s+)[\w+/=.~-]+"
     r"|\b(?:sk|rk)_(?:live|test)_\w+|\bwhsec_[\w+/=]+|\bSG\.[\w.-]+|\bAKIA[0-9A-Z]+",
     re.IGNORECASE,

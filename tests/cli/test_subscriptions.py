@@ -143,7 +143,8 @@ def test_what_is_no_subscription_is_refused(place: str, message: str) -> None:
 @pytest.mark.usefixtures("module")
 def test_a_worker_works_subscriptions_too_until_sigterm(log: EventLog, project: Path) -> None:
     log.publish([happened(0)])
-    command = [Path(sys.executable).parent / "pivotal", "events", "work", "--subscriptions", "shop_subscriptions:one"]
+    command: list[str | Path] = [Path(sys.executable).parent / "pivotal", "events", "work"]
+    command += ["--subscriptions", "shop_subscriptions:one"]
     with (project / "worker.log").open("wb") as said:
         process = subprocess.Popen(command, cwd=project, stderr=said, stdout=said)
     try:
