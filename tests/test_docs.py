@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from integrations.s3 import open_s3
 from sandbox.app import Sandbox
 from sandbox.serve import running
 from settings import get_settings
+from tests.events.working import until, working
 from tests.integrations.web import Asked, Reply, Web, web
 
 __all__ = ["web"]
@@ -152,6 +155,19 @@ def test_what_the_page_on_twilio_shows_runs(
     assert "400 21610 False" in out
 
 
+def test_what_the_page_on_events_shows_runs(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIVOTAL_EVENTS_URL", f"sqlite:///{project / 'events.db'}")
+    monkeypatch.chdir(project)
+    get_settings.cache_clear()
+    with closing(sqlite3.connect("shop.db")) as shop:
+        shop.executescript("CREATE TABLE customers (points INTEGER); INSERT INTO customers VALUES (0)")
+        shown = run("docs/events.md", {})
+        with working(shown["log"], *shown["subscriptions"]):
+            until(lambda: shop.execute("SELECT points FROM customers").fetchone() == (9,))
+    shown["shop"].dispose()
+    shown["log"].close()
+
+
 def run(page: str, replaced: dict[str, str]) -> dict[str, Any]:
     """Runs a page's Python from top to bottom, and the jobs that it defines; gives what it has named."""
     text = (ROOT / page).read_text()
@@ -160,7 +176,7 @@ def run(page: str, replaced: dict[str, str]) -> dict[str, Any]:
     names: dict[str, Any] = {"__name__": "shown"}
     for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
         exec(compile(code, page, "exec", dont_inherit=True), names)
-    for job in names["defs"].jobs:
+    for job in names["defs"].jobs if "defs" in names else ():
         assert job.execute_in_process(resources=names["defs"].resources).success
     return names
 
