@@ -33,7 +33,7 @@ from tests.gateway.signing import (
 )
 
 BODY_LIMIT = 10_000
-TIMEOUT = 1.0
+TIMEOUT = 1.5
 WATCH_SECRET = "the-secret-of-the-watch"
 CANARY = "canary-in-the-body"
 """Stands in every body: what a sender sent is not for the log."""

@@ -90,13 +90,6 @@ def test_a_sender_that_goes_away_stores_nothing(gateway: Gateway, caplog: pytest
     assert gateway.log.head() == 0
 
 
-def test_who_does_not_send_all_of_a_body_loses_the_connection(gateway: Gateway) -> None:
-    with connected(gateway.port) as connection:
-        connection.sendall(stripe(EVENT)[:-1])
-
-        assert statuses(rest(connection)) == [408]
-
-
 def test_trouble_with_one_request_does_not_touch_the_next_on_the_connection(serve: Serve) -> None:
     gateway = serve()
     requests = (says("garbage"), stripe(), stripe(b"{}"), stripe(Connection="close"))
