@@ -153,7 +153,8 @@ class _Driver:
     def _database(self) -> AdbcDatabase:
         from adbc_driver_postgresql import connect
 
-        return connect(self._address)
+        database: AdbcDatabase = connect(self._address)
+        return database
 
 
 class Postgres:
