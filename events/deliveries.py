@@ -193,21 +193,22 @@ class Deliveries:
     def __init__(self, log: EventLog, database: Database) -> None:
         self._log, self._database = log, database
 
-    def acquire(self, name: str, holder: str, seconds: float, *, start: int) -> Lease | None:
-        """Takes a subscription's lease, if nobody has it.
+    def acquire(self, name: str, holder: str, seconds: float, *, start: int, mine: int = 0) -> Lease | None:
+        """Takes a subscription's lease, if nobody else has it.
 
         Args:
             name: The subscription.
             holder: Who takes it.
             seconds: For how long, if nothing is told meanwhile.
             start: Behind which event it begins, if it was never worked before.
+            mine: The number of the lease that the holder had last.
 
         Raises:
             EventLogError: The database cannot be used.
         """
         now = self._database.now
-        free = f"SELECT name FROM durable_subscriptions WHERE name = :name AND expires <= {now}"
-        values = {"name": name, "holder": holder, "seconds": seconds, "start": start}
+        free = f"SELECT name FROM durable_subscriptions WHERE name = :name AND (expires <= {now} OR lease = :mine)"
+        values = {"name": name, "holder": holder, "seconds": seconds, "start": start, "mine": mine}
         known = self._database.select("SELECT 1 FROM durable_subscriptions WHERE name = :name", values)
         if known and not self._database.select(free, values):
             return None
@@ -264,12 +265,30 @@ class Deliveries:
         for delivery in kept:
             delivery.stored = True
 
-    def due(self, name: str, limit: int, *, besides: Collection[str]) -> list[Delivery]:
+    def reach(self, after: int, limit: int, size: int) -> int:
+        """How far to read behind an event, so that it is no more than some events, and some characters.
+
+        Args:
+            after: The event's sequence.
+            limit: How many events, at most.
+            size: How many characters of JSON, at most; a longer event comes alone.
+
+        Returns:
+            The last event's sequence; `after` if there is none behind it.
+
+        Raises:
+            EventLogError: The database cannot be used.
+        """
+        [(until,)] = self._database.select(_REACH, {"after": after, "limit": limit, "size": size})
+        return after if until is None else int(until)
+
+    def due(self, name: str, limit: int, size: int, *, besides: Collection[str]) -> list[Delivery]:
         """Events to handle again, or at last; those of an aggregate in order.
 
         Args:
             name: The subscription.
             limit: How many, at most.
+            size: How many characters of JSON, more or less, at most.
             besides: Aggregates that are left out.
 
         Raises:
@@ -281,13 +300,12 @@ class Deliveries:
             f" AND aggregate NOT IN {self._database.listed.format('besides')} ORDER BY due LIMIT :limit",
             values,
         )
-        return [
-            Delivery(self._database.recorded(*recorded), attempts, stored=True)
-            for (aggregate,) in first
-            for attempts, *recorded in self._database.select(
-                _IN_ORDER, {"name": name, "aggregate": aggregate, "limit": limit // len(first)}
-            )
-        ]
+        found: list[Delivery] = []
+        for (aggregate,) in first:
+            share = {"limit": limit // len(first), "size": size // len(first)}
+            rows = self._database.select(_IN_ORDER, {"name": name, "aggregate": aggregate, **share})
+            found += [Delivery(self._database.recorded(*event), attempts, stored=True) for attempts, *event in rows]
+        return found
 
     def next_due(self, name: str) -> float | None:
         """Seconds until an event is due; None if there is none.
@@ -407,9 +425,22 @@ _KEEP = """
     VALUES (:name, :sequence, :aggregate, :attempts)
     ON CONFLICT (subscription, sequence) DO UPDATE SET attempts = excluded.attempts
 """
+# The first event is in, whatever its size.
+_REACH = """
+    SELECT max(sequence) FROM (
+        SELECT sequence, sum(length(event)) OVER (ORDER BY sequence) AS through, length(event) AS own
+        FROM (SELECT sequence, event FROM events WHERE sequence > :after ORDER BY sequence LIMIT :limit) AS next
+    ) AS measured WHERE through <= :size OR through = own
+"""
 _IN_ORDER = """
-    SELECT attempts, sequence, event, recorded_at FROM deliveries JOIN events USING (sequence)
-    WHERE subscription = :name AND aggregate = :aggregate ORDER BY sequence LIMIT :limit
+    SELECT attempts, sequence, event, recorded_at FROM (
+        SELECT attempts, sequence, event, recorded_at,
+            sum(length(event)) OVER (ORDER BY sequence) AS through, length(event) AS own
+        FROM (
+            SELECT attempts, sequence, event, recorded_at FROM deliveries JOIN events USING (sequence)
+            WHERE subscription = :name AND aggregate = :aggregate ORDER BY sequence LIMIT :limit
+        ) AS next
+    ) AS measured WHERE through <= :size OR through = own ORDER BY sequence
 """
 
 

@@ -37,7 +37,10 @@ ROUND = 0.2
 """Seconds that a round may take."""
 
 PORTION = 200
-"""Events in a round."""
+"""Events in a round, at most; half of them such that are tried again or have waited, if there are."""
+
+SIZE = 4 << 20
+"""Characters that the events of each half have as JSON, more or less, at most."""
 
 IDLE = 0.2
 """Seconds between two looks at what is due, and at whether to stop, while no event comes."""
@@ -95,10 +98,14 @@ class Worker:
             EventLogError: The log cannot be used, and trying again does not help.
         """
         start: int | None = None
+        lease: Lease | None = None
         while not self.stop.is_set():
             try:
                 start = self._start() if start is None else start
-                self._work(start)
+                asked = time.monotonic()
+                if lease := self._acquire(start, lease):
+                    _Rounds(self, lease, asked).run()
+                    self.deliveries.release(lease)
             except EventLogError as error:
                 if not error.retryable:
                     raise
@@ -122,14 +129,12 @@ class Worker:
             return self.log.before(start)
         return self.log.head() if start == "latest" else 0
 
-    def _work(self, start: int) -> None:
-        holder = f"{socket.gethostname()}:{os.getpid()}"
-        asked = time.monotonic()
-        lease = self.deliveries.acquire(self.subscription.name, holder, self.seconds, start=start)
-        if lease is not None:
+    def _acquire(self, start: int, last: Lease | None) -> Lease | None:
+        holder, mine = f"{socket.gethostname()}:{os.getpid()}", last.number if last else 0
+        lease = self.deliveries.acquire(self.subscription.name, holder, self.seconds, start=start, mine=mine)
+        if lease:
             logger.info("a subscription is worked", extra={"subscription": lease.subscription, "cursor": lease.cursor})
-            _Rounds(self, lease, asked).run()
-            self.deliveries.release(lease)
+        return lease
 
 
 class _Rounds:
@@ -161,7 +166,7 @@ class _Rounds:
         """Begins what is due and what is new, unless all threads are busy; whether there was anything."""
         if len(lanes.in_hand) >= self._worker.subscription.concurrency:
             return False
-        again = self._worker.deliveries.due(self._name, self._portion // 2, besides=lanes.in_hand)
+        again = self._worker.deliveries.due(self._name, self._portion // 2, SIZE, besides=lanes.in_hand)
         new = self._read(self._portion - len(again))
         held = self._worker.deliveries.held(self._name, {one.aggregate for one in new}) if new else set()
         self._set_aside = [one for one in new if one.aggregate in held]
@@ -170,10 +175,9 @@ class _Rounds:
         return bool(begun)
 
     def _read(self, limit: int) -> list[Delivery]:
-        log, types = self._worker.log, self._worker.subscription.types
-        head = log.head()
-        recorded = log.read(self._cursor, limit, until=head, types=types)
-        self._cursor = recorded[-1].sequence if len(recorded) == limit else max(head, self._cursor)
+        until = self._worker.deliveries.reach(self._cursor, PORTION, SIZE)
+        recorded = self._worker.log.read(self._cursor, limit, until=until, types=self._worker.subscription.types)
+        self._cursor = recorded[-1].sequence if len(recorded) == limit else until
         return [Delivery(one) for one in recorded]
 
     def _wait(self, lanes: Lanes, *, began: bool) -> None:

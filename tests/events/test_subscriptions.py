@@ -24,7 +24,9 @@ from events.failure import DeadLettered
 from events.log import EventLog, open_log
 from events.sqlite import SqliteEventLog
 from events.subscriptions import DurableSubscription, run
+from tests.events.samples import event
 from tests.events.working import Handler, happened, ordered, subscription, until, working
+from tests.services.process import ServerProcess
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -389,6 +391,35 @@ def test_a_log_that_is_gone_ends_it(tmp_path: Path) -> None:
         with pytest.raises(EventLogError, match="was removed"):
             run(log, [subscription(handle)], stop)
         assert stop.is_set()
+
+
+def test_what_is_in_memory_is_bounded_by_its_size_but_never_nothing(log: EventLog) -> None:
+    log.publish([event(str(n), filler="x" * 1000) for n in range(10)])
+    deliveries = deliveries_of(log)
+    with working(log, subscription(Handler(failing=set()), attempts=10**6)):  # it has no number: all fail
+        until(lambda: deliveries.statuses() and status(log).waiting == 10)
+    until(lambda: len(deliveries.due("mail", 100, 10**6, besides=())) == 10)
+
+    assert [deliveries.reach(3, *most) for most in ((4, 10**6), (100, 3500), (100, 10))] == [7, 5, 4]
+    assert deliveries.reach(10, 4, 10**6) == 10
+    assert [len(deliveries.due("mail", *most, besides=())) for most in ((4, 10**6), (100, 3500), (100, 10))] == [
+        4,
+        2,
+        1,
+    ]
+
+
+def test_a_server_that_is_killed_and_started_again_interrupts_nothing_for_good(
+    postgres_url: str, postgres_process: ServerProcess
+) -> None:
+    handler = Handler()
+    with closing(open_log(postgres_url)) as log, working(log, subscription(handler)):
+        log.publish([happened(0)])
+        until(lambda: handler.seen)
+        postgres_process.kill()
+        postgres_process.start()
+        until(lambda: log.publish([happened(1)]))
+        until(lambda: 1 in handler.seen)
 
 
 # --- any failures ----------------------------------------------------------------------------------------------------
