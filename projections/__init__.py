@@ -17,8 +17,8 @@ PROJECTIONS: Mapping[str, Callable[[Event], Sequence[Row]]] = {
 }
 """By the first part of an event's type, behind `pivotal.` if ours. A projection is a pure function of one event."""
 
-PATTERNS = (*(f"{source}.*" for source in PROJECTIONS), sendgrid.SENT, twilio.SENT, twilio.CANCELED)
-"""The types of the events that projections take."""
+PATTERNS = (*calendars.PATTERNS, *sendgrid.PATTERNS, *stripe.PATTERNS, *twilio.PATTERNS)
+"""The types of the events that become rows; others, mails that came in among them, are not even read."""
 
 TABLES: Sequence[type[Row]] = (
     stripe.Subscription,

@@ -25,6 +25,9 @@ CONFIRMED, DELETED = "confirmed", "deleted"
 
 _STATUSES = {"calendar.event.updated": CONFIRMED, "calendar.event.deleted": DELETED}
 
+PATTERNS = [f"{service}.{what}" for service in ("google", "outlook") for what in _STATUSES]
+"""The types of the events that become rows."""
+
 
 def project(event: Event) -> Sequence[Row]:
     """The row that an event tells of; none for notifications, which name no event's content.

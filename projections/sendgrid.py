@@ -31,6 +31,9 @@ _STATUSES = {
 _LISTS = {"bounce": "bounces", "spamreport": "spam_reports", "unsubscribe": "unsubscribes"}
 _GROUP = {"group_unsubscribe": True, "group_resubscribe": False}
 
+PATTERNS = (SENT, *(f"sendgrid.{kind}" for kind in dict.fromkeys((*_STATUSES, *_LISTS, *_GROUP)) if kind != "sent"))
+"""The types of the events that become rows."""
+
 
 def project(event: Event) -> Sequence[Row]:
     """The rows that an event tells of; none for events of other things.

@@ -19,6 +19,9 @@ from pydantic import AliasChoices, AliasPath, BeforeValidator, Field
 from events.envelope import Event
 from projections.tables import Id, Integer, Moment, Row, Text, rank
 
+PATTERNS = ("stripe.customer.subscription.*", "stripe.invoice.*")
+"""The types of the events that become rows."""
+
 _PREVIEW = "stripe.invoice.upcoming"
 """Tells of an invoice that does not exist yet and has no lasting id."""
 

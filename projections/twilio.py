@@ -23,6 +23,9 @@ CANCELED = "pivotal.twilio.sms.canceled"
 """The types of our own events (`integrations.twilio`)."""
 
 _TWILIOS = "twilio.message."
+PATTERNS = (f"{_TWILIOS}*", SENT, CANCELED)
+"""The types of the events that become rows."""
+
 _UNKNOWN = 5
 """Where a status that Twilio adds one day stands: behind those of the way, before those of an end."""
 

@@ -192,6 +192,13 @@ def test_a_start_where_the_tables_stand_goes_on_behind_what_others_have_applied_
     assert [(one.events, one.position) for one in mine] == [(1, 6)]
 
 
+def test_what_becomes_no_row_is_not_read(log: EventLog, warehouse: Warehouse) -> None:
+    mail = event("sendgrid.inbound.received", "m1", NOON, {"raw": "x" * 1_000_000})
+    land(log, mail, stripe_event("charge.succeeded", "evt_1", NOON, {"id": "ch_1"}), updated("active", "evt_2"))
+    applied = catch_up(log, warehouse)
+    assert (applied.events, applied.position) == (1, 3)
+
+
 def test_events_of_other_kinds_only_move_the_position(log: EventLog, warehouse: Warehouse) -> None:
     land(log, event("pivotal.pipeline.completed", "p1", NOON, {}))
     applied = catch_up(log, warehouse)
@@ -332,7 +339,7 @@ INVOICES = st.builds(
 )
 MAILS = st.tuples(
     st.sampled_from(
-        ["processed", "deferred", "delivered", "bounce", "open", "click", "spamreport", "unsubscribe",
+        ["processed", "deferred", "delivered", "dropped", "bounce", "open", "click", "spamreport", "unsubscribe",
          "group_unsubscribe", "group_resubscribe"]
     ),
     SECONDS,
