@@ -33,11 +33,13 @@ class Delivery:
         recorded: The event.
         attempts: How often it has failed.
         stored: Whether it has a row.
+        counted: Whether `attempts` counts the one that it is about to have.
     """
 
     recorded: Recorded
     attempts: int = 0
     stored: bool = False
+    counted: bool = False
     aggregate: str = field(init=False)
     """What its aggregate is known by: short, whatever the envelope's names are."""
 
@@ -87,11 +89,13 @@ class Lease:
         subscription: The subscription's name.
         number: Grows with every holder.
         cursor: Where the last holder stood.
+        abandoned: Whether the last holder died or hung: it did not give the lease back.
     """
 
     subscription: str
     number: int
     cursor: int
+    abandoned: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +211,10 @@ class Deliveries:
             EventLogError: The database cannot be used.
         """
         now = self._database.now
-        free = f"SELECT name FROM durable_subscriptions WHERE name = :name AND (expires <= {now} OR lease = :mine)"
+        free = (
+            "SELECT lease, cursor, expires > 0 AND lease <> :mine FROM durable_subscriptions"
+            f" WHERE name = :name AND (expires <= {now} OR lease = :mine)"
+        )
         values = {"name": name, "holder": holder, "seconds": seconds, "start": start, "mine": mine}
         known = self._database.select("SELECT 1 FROM durable_subscriptions WHERE name = :name", values)
         if known and not self._database.select(free, values):
@@ -218,12 +225,14 @@ class Deliveries:
                     "INSERT INTO durable_subscriptions (name, cursor) VALUES (:name, :start) ON CONFLICT DO NOTHING",
                     [values],
                 )
-            found = transaction.rows(
-                f"UPDATE durable_subscriptions SET lease = lease + 1, holder = :holder, expires = {now} + :seconds"
-                f" WHERE name IN ({free} {self._database.unless_locked}) RETURNING lease, cursor",
-                values,
-            )
-        return Lease(name, *found[0]) if found else None
+            for last, cursor, abandoned in transaction.rows(f"{free} {self._database.unless_locked}", values):
+                transaction.each(
+                    f"UPDATE durable_subscriptions SET lease = lease + 1, holder = :holder, expires = {now} + :seconds"
+                    " WHERE name = :name",
+                    [values],
+                )
+                return Lease(name, last + 1, cursor, bool(abandoned))
+        return None
 
     def release(self, lease: Lease) -> None:
         """Gives a lease back, unless another has it by now.

@@ -1,5 +1,8 @@
 """A durable subscription at work: in rounds, each of which reads events, has them handled, and keeps what came of it.
 
+After a worker that died, events are handled one by one for a while, and each attempt is counted before it is made: an
+event that ends the process is given up, too.
+
 A round ends when all of its events are done, at the latest after `ROUND`: what is still in hand then goes on, what has
 not begun goes back to the storage. So what is in memory is bounded, a slow event holds up none of another aggregate,
 and the lease is renewed in time.
@@ -45,8 +48,13 @@ SIZE = 4 << 20
 IDLE = 0.2
 """Seconds between two looks at what is due, and at whether to stop, while no event comes."""
 
+CAREFUL = 2 * PORTION
+"""Events that are handled one by one after a worker that died: one of those that it may have had in hand killed it."""
+
 CURSOR = 1.0
 """Seconds after which a cursor is kept that passed only events of other types."""
+
+_ENDED = "the process ended each time that this event was handled: out of memory, or a crash in native code?"
 
 logger = logging.getLogger(__name__)
 
@@ -145,6 +153,7 @@ class _Rounds:
         self._cursor = self._kept_cursor = lease.cursor
         self._kept_at = asked
         self._portion = PORTION
+        self._careful = CAREFUL if lease.abandoned else 0
         self._set_aside: Sequence[Delivery] = ()
 
     def run(self) -> None:
@@ -164,15 +173,29 @@ class _Rounds:
 
     def _take(self, lanes: Lanes) -> bool:
         """Begins what is due and what is new, unless all threads are busy; whether there was anything."""
-        if len(lanes.in_hand) >= self._worker.subscription.concurrency:
+        if len(lanes.in_hand) >= (1 if self._careful else self._worker.subscription.concurrency):
             return False
-        again = self._worker.deliveries.due(self._name, self._portion // 2, SIZE, besides=lanes.in_hand)
-        new = self._read(self._portion - len(again))
+        portion = 1 if self._careful else self._portion
+        again = self._worker.deliveries.due(self._name, max(1, portion // 2), SIZE, besides=lanes.in_hand)
+        new = self._read(portion - len(again)) if portion > len(again) else []
         held = self._worker.deliveries.held(self._name, {one.aggregate for one in new}) if new else set()
         self._set_aside = [one for one in new if one.aggregate in held]
         begun = [*again, *(one for one in new if one.aggregate not in held)]
+        if self._careful and begun:
+            begun = self._counted(begun)
         lanes.begin(begun)
         return bool(begun)
+
+    def _counted(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
+        """Those that have an attempt left, which is counted now; the others ended every process that tried."""
+        attempts = self._worker.subscription.attempts
+        given_up = [Failure(one, _ENDED, None) for one in deliveries if one.attempts >= attempts]
+        left = [one for one in deliveries if one.attempts < attempts]
+        for one in left:
+            one.attempts, one.counted = one.attempts + 1, True
+        self._careful = max(0, self._careful - len(deliveries))
+        self._commit(Progress(self._cursor, failed=given_up, waiting=left, alerts=self._alerts(given_up)))
+        return left
 
     def _read(self, limit: int) -> list[Delivery]:
         until = self._worker.deliveries.reach(self._cursor, PORTION, SIZE)
@@ -202,9 +225,12 @@ class _Rounds:
         self._portion = min(PORTION, 2 * max(worked, self._worker.subscription.concurrency))
         self._set_aside = ()
         if worked or progress.waiting or at_last or self._is_time():
-            asked = time.monotonic()
-            self._worker.deliveries.commit(self._lease, progress, self._worker.seconds)
-            self._kept_at, self._kept_cursor = asked, self._cursor
+            self._commit(progress)
+
+    def _commit(self, progress: Progress) -> None:
+        asked = time.monotonic()
+        self._worker.deliveries.commit(self._lease, progress, self._worker.seconds)
+        self._kept_at, self._kept_cursor = asked, self._cursor
 
     def _is_time(self) -> bool:
         """Whether the lease wants renewing, or the cursor has passed events of other types for a while."""
@@ -214,7 +240,7 @@ class _Rounds:
         )
 
     def _failure(self, delivery: Delivery, error: BaseException) -> Failure:
-        delivery.attempts += 1
+        delivery.attempts += not delivery.counted
         subscription, text = self._worker.subscription, told(error)
         wait = subscription.wait(delivery.attempts) if delivery.attempts < subscription.attempts else None
         logger.warning(

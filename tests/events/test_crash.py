@@ -39,6 +39,8 @@ def handle(event):
     number = event.data["n"]
     if number == stop_at:
         os.kill(os.getpid(), signal.SIGSTOP)
+    if number == dies_at:
+        os.kill(os.getpid(), signal.SIGKILL)
     with engine.begin() as connection:
         if once(connection, "mail", event):
             connection.execute(sa.text("INSERT INTO effects VALUES (:number)"), {"number": number})
@@ -46,7 +48,7 @@ def handle(event):
     if number == kill_at:
         os.kill(os.getpid(), signal.SIGKILL)
 
-declared = DurableSubscription(name="mail", types=["test.*"], handler=handle, concurrency=concurrency)
+declared = DurableSubscription(name="mail", types=["test.*"], handler=handle, concurrency=concurrency, attempts=attempts)
 run(open_log(url), [declared], threading.Event(), lease=lease)
 """
 
@@ -94,10 +96,24 @@ def start(url: str, effects: sa.Engine, lines: Path) -> Iterator[Start]:
     """Starts a worker."""
     processes: list[BaseProcess] = []
 
-    def started(*, lease: float, concurrency: int = 3, stop_at: int = -1, kill_at: int = -1) -> BaseProcess:
+    def started(
+        *,
+        lease: float,
+        concurrency: int = 3,
+        stop_at: int = -1,
+        kill_at: int = -1,
+        dies_at: int = -1,
+        attempts: int = 5,
+    ) -> BaseProcess:
         own = effects.url.render_as_string(hide_password=False)
         names = {"url": url, "effects": own, "lines": str(lines), "lease": lease}
-        names |= {"concurrency": concurrency, "stop_at": stop_at, "kill_at": kill_at}
+        names |= {
+            "concurrency": concurrency,
+            "stop_at": stop_at,
+            "kill_at": kill_at,
+            "dies_at": dies_at,
+            "attempts": attempts,
+        }
         process = _PROCESSES.Process(target=exec, args=(WORKER, names))
         process.start()
         processes.append(process)
@@ -166,3 +182,19 @@ def test_a_worker_that_hung_is_taken_over_and_handles_nothing_more_when_it_wakes
     second = [n for process, n in handled(lines) if process != first.pid]
     assert second == list(range(second[0], 60))
     assert second[0] <= hangs_at
+
+
+def test_an_event_that_ends_every_process_is_given_up_and_the_others_go_on(
+    log: EventLog, start: Start, lines: Path
+) -> None:
+    log.publish([happened(n, str(n % AGGREGATES)) for n in range(20)])
+    for _ in range(3):
+        worker = start(lease=0.5, dies_at=10, attempts=2)
+        worker.join()
+        assert worker.exitcode == -signal.SIGKILL
+    start(lease=0.5, dies_at=10, attempts=2)
+
+    until(lambda: {n for _, n in handled(lines)} == {*range(20)} - {10})
+    [letter] = log.dead("mail")
+    assert (letter.recorded.event.data["n"], letter.attempts) == (10, 2)
+    assert "the process ended each time" in letter.error
