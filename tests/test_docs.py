@@ -36,8 +36,9 @@ def test_a_pipeline_in_the_documentation_has_no_mistake(
 ) -> None:
     monkeypatch.setenv("PIVOTAL_STRIPE_API_KEY", "sk_test_of_the_tests")
     monkeypatch.setenv("PIVOTAL_SENDGRID_API_KEY", "SG.of_the_tests")
-    for name in ("KAFKA_BROKERS", "KAFKA_USERNAME", "KAFKA_PASSWORD"):
+    for name in ("KAFKA_BROKERS", "KAFKA_USERNAME", "KAFKA_PASSWORD", "REGISTRY_USERNAME", "REGISTRY_PASSWORD"):
         monkeypatch.setenv(name, "of_the_tests")
+    monkeypatch.setenv("SCHEMA_REGISTRY_URL", "https://registry.example.com")
     for path in re.findall(r"schema: (\S+\.py):", text):
         (project / path).parent.mkdir(parents=True)
         (project / path).write_text(SCHEMA)
@@ -132,7 +133,7 @@ def test_what_the_pages_on_calendars_show_runs(web: Web, project: Path, monkeypa
             assert shown["log"].counts()[f"pivotal.{service}.event.created"] >= 2
             shown["calendar"].close()
             shown["log"].close()
-    assert {asked.path for asked in web.asked} == {"/webhooks/google-calendar", "/webhooks/outlook"}
+    assert {asked.path for asked in web.asked} == {"/webhooks/google", "/webhooks/outlook"}
 
 
 def test_what_the_page_on_twilio_shows_runs(
