@@ -19,7 +19,7 @@ from urllib.request import urlopen
 
 import psycopg
 
-from benchmarks import data, receiver
+from benchmarks import data, events, receiver
 from benchmarks.jobs import JOBS, Job
 from benchmarks.measure import Measured, measure
 from benchmarks.report import Finding, Row, write_report
@@ -27,7 +27,7 @@ from tests.services.postgres import running
 from tests.services.process import free_port
 
 HERE = Path(__file__).parent
-EVENTS = {"receiver": receiver.findings}
+EVENTS = {"receiver": receiver.findings, "landed": events.landed_to_row, "handled": events.handled}
 """What is measured of the events' side."""
 
 

@@ -1,4 +1,4 @@
-"""How long an event takes from the log to its row, and how many a second there can be: `python -m benchmarks.events`.
+"""How long an event takes from the log to its row, and how many a second there can be.
 
 Receiver, daemon and worker are processes, as in production; log in SQLite (and, for the rate, in PostgreSQL), warehouse
 in PostgreSQL, which tells of each row when it was committed. An event has landed when the log has taken it.
@@ -7,7 +7,6 @@ in PostgreSQL, which tells of each row when it was committed. An event has lande
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import shutil
 import tempfile
@@ -22,6 +21,7 @@ import httpx
 import psycopg
 
 from benchmarks.receiver import fill
+from benchmarks.report import Finding
 from cli.processes import Children, free_port
 from cli.serve import program
 from etl.destinations.warehouse import Warehouse, open_warehouse
@@ -41,22 +41,41 @@ BACKLOG = 1_000_000
 ROUNDS = 3
 
 
-def measure() -> dict[str, float]:
-    """Seconds, and events a second."""
+def landed_to_row() -> list[Finding]:
+    """How long an event takes by the sensor's runs, and by the worker at 200 events a second."""
     with running() as server:
         _tell_when_committed(server)
         with server.database() as url, _receiver(url) as place:
-            sensor = place.by_sensor()
+            sensor = median(place.by_sensor())
         with server.database() as url, _receiver(url) as place:
-            worker = place.by_worker()
-        return {
-            "sensor_median": median(sensor),
-            "sensor_max": max(sensor),
-            "worker_median": median(worker),
-            "worker_p99": quantiles(worker, n=100)[98],
-            "worker_max": max(worker),
-            **_rates(server),
-        }
+            worker = quantiles(place.by_worker(), n=100)
+    found = f"{worker[98]:.2f} s (median {worker[49]:.2f} s)"
+    return [
+        Finding("Landed to row, by the sensor: median", f"{sensor:.1f} s", "<= 6 s", sensor <= 6),
+        Finding(f"Landed to row, by the worker at {WORKER_RATE}/s: p99", found, "<= 1 s", worker[98] <= 1),
+    ]
+
+
+def handled() -> list[Finding]:
+    """Events a second into PostgreSQL: from both logs, and behind a million events that were applied before."""
+    sqlite, postgresql, behind = [], [], []
+    with running() as server, tempfile.TemporaryDirectory(prefix="pivotal-bench-") as folder:
+        fill(Path(folder) / "backlog.db", BACKLOG)
+        for number in range(ROUNDS):
+            sqlite.append(_rate(server, f"sqlite:///{folder}/{number}.db"))
+            behind.append(_rate(server, f"sqlite:///{folder}/backlog.db", f"{number}-"))
+            with server.database() as url:
+                postgresql.append(_rate(server, url))
+    ratio = median(this / that for this, that in zip(behind, sqlite, strict=True))
+    return [
+        *(
+            Finding(
+                f"Events into PostgreSQL, from {log}", f"{median(rates):,.0f}/s", ">= 2,000/s", median(rates) >= 2000
+            )
+            for log, rates in (("SQLite", sqlite), ("PostgreSQL", postgresql))
+        ),
+        Finding("The same behind a million events", f"{ratio:.2f} of the rate without", ">= 0.9", ratio >= 0.9),
+    ]
 
 
 def _tell_when_committed(server: Postgres) -> None:
@@ -178,20 +197,6 @@ def _all(log: EventLog) -> dict[str, datetime]:
 # --- many at once ---------------------------------------------------------------------------------------------------
 
 
-def _rates(server: Postgres) -> dict[str, float]:
-    """Events a second into PostgreSQL: from both logs, and behind a million events that were applied before."""
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pivotal-bench-")))
-        fill(folder / "backlog.db", BACKLOG)
-        rates: dict[str, list[float]] = {"sqlite": [], "postgresql": [], "backlog": []}
-        for number in range(ROUNDS):
-            rates["sqlite"].append(_rate(server, f"sqlite:///{folder}/{number}.db"))
-            with server.database() as url:
-                rates["postgresql"].append(_rate(server, url))
-            rates["backlog"].append(_rate(server, f"sqlite:///{folder}/backlog.db", f"{number}-"))
-    return {f"rate_{name}": median(found) for name, found in rates.items()}
-
-
 def _rate(server: Postgres, log_url: str, prefix: str = "") -> float:
     """Events a second; those that the log has already count as applied."""
     with closing(open_log(log_url)) as log, server.database() as url:
@@ -224,7 +229,3 @@ def _mixed(key: str, number: int) -> Event:
     about = subscription(id=f"sub_{number % 2000}", description="x" * 900)
     changes = {"previous_attributes": {"status": "trialing"}} if number % 40 == 0 else {}
     return stripe_event("customer.subscription.updated", f"evt_{key}", NOON + number, about, **changes)
-
-
-if __name__ == "__main__":
-    print(json.dumps({name: round(value, 3) for name, value in measure().items()}, indent=2))
