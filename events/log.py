@@ -1,4 +1,4 @@
-"""What an event log can do, whatever keeps it. Backends: `events.sqlite` (PostgreSQL and Kafka follow)."""
+"""What an event log can do, whatever keeps it. Backends: `events.sqlite`, `events.postgres`."""
 
 from __future__ import annotations
 
@@ -11,25 +11,33 @@ from errors import EventLogError
 from events.envelope import Event
 from settings import get_settings
 
+_SURELY_READABLE = 190
+"""Opening brackets: JSON that is nested deeper than 200 can be written, but not read."""
+
 
 def open_log(url: str) -> EventLog:
     """Opens the event log, and makes it if it is not there.
 
     Args:
-        url: `sqlite:///data/events.db` (relative to the settings' root) or `sqlite:////var/lib/events.db`.
+        url: `sqlite:///data/events.db` (relative to the settings' root), `sqlite:////var/lib/events.db`, or
+            `postgresql://user:password@host/database`.
 
     Raises:
         EventLogError: The URL names no log, or the log cannot be opened.
     """
-    scheme, separator, path = url.partition(":///")
-    if not (scheme == "sqlite" and separator and path):
-        raise EventLogError(
-            f"an event log cannot be kept in {scheme.partition(':')[0]!r}",
-            hint="set PIVOTAL_EVENTS_URL to a file: sqlite:///data/events.db",
-        )
-    from events.sqlite import SqliteEventLog
+    scheme, separator, path = url.partition("://")
+    if scheme == "sqlite" and path.startswith("/") and path != "/":
+        from events.sqlite import SqliteEventLog
 
-    return SqliteEventLog(get_settings().path(path))
+        return SqliteEventLog(get_settings().path(path[1:]))
+    if scheme in {"postgresql", "postgresql+psycopg"} and separator:
+        from events.postgres import PostgresEventLog
+
+        return PostgresEventLog(f"postgresql://{path}")
+    raise EventLogError(
+        f"an event log cannot be kept in {scheme.partition(':')[0]!r}",
+        hint="set PIVOTAL_EVENTS_URL to a file, sqlite:///data/events.db, or to a database, postgresql://...",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,3 +150,25 @@ class EventLog(Protocol):
     def close(self) -> None:
         """Frees the connection."""
         ...
+
+
+def encode(event: Event) -> str:
+    """An event's JSON.
+
+    Raises:
+        EventLogError: It holds what JSON, or UTF-8, cannot say, or is nested so deep that nobody could read it.
+    """
+    try:
+        text = event.model_dump_json()
+        if text.count("{") + text.count("[") > _SURELY_READABLE:
+            Event.model_validate_json(text)
+    except ValueError as error:
+        raise EventLogError(
+            f"event {event.type} ({event.metadata.dedupe_key!r}) cannot be written as JSON: {error}"
+        ) from error
+    return text
+
+
+def storable(error: str) -> str:
+    """An error's text, with escapes for what databases cannot keep: NUL, and halves of characters."""
+    return error.replace("\0", r"\0").encode(errors="backslashreplace").decode()

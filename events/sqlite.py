@@ -19,7 +19,7 @@ from typing import Any
 
 from errors import EventLogError
 from events.envelope import Event
-from events.log import DeadLetter, Recorded
+from events.log import DeadLetter, Recorded, encode, storable
 
 BUSY_TIMEOUT = 5.0
 """Seconds to wait for another process's write before giving up."""
@@ -275,7 +275,7 @@ def append(connection: sqlite3.Connection, events: Sequence[Event]) -> list[bool
 
 def bury(connection: sqlite3.Connection, subscription: str, recorded: Recorded, error: str, attempts: int) -> None:
     """`EventLog.bury` inside of a transaction that goes on."""
-    connection.execute(_BURY, (subscription, recorded.sequence, error, attempts, _now()))
+    connection.execute(_BURY, (subscription, recorded.sequence, storable(error), attempts, _now()))
 
 
 def _insert(connection: sqlite3.Connection, rows: Sequence[tuple[str, ...]]) -> list[bool]:
@@ -331,13 +331,7 @@ def _schema_version(connection: sqlite3.Connection) -> int:
 
 
 def _row(event: Event) -> tuple[str, ...]:
-    try:
-        text = event.model_dump_json()
-    except ValueError as error:
-        raise EventLogError(
-            f"event {event.type} ({event.metadata.dedupe_key!r}) cannot be written as JSON: {error}"
-        ) from error
-    return event.id, event.type, event.metadata.source, event.metadata.dedupe_key, text
+    return event.id, event.type, event.metadata.source, event.metadata.dedupe_key, encode(event)
 
 
 def recorded(sequence: int, event: str, recorded_at: str) -> Recorded:
