@@ -1,7 +1,7 @@
 """The webhook receiver: verify, commit, and only then say 2xx.
 
-A provider that hears 2xx forgets the event; whatever else it hears, it sends the event again. So our own troubles are
-a 503 with Retry-After, and a 4xx means that this very request will never do.
+A provider that hears 2xx forgets the event. So our own troubles are a 503 with Retry-After, after which most send it
+again, and a 4xx means that this very request will never do: some then give up at once (see docs/webhooks.md).
 """
 
 from __future__ import annotations
