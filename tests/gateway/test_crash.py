@@ -33,9 +33,12 @@ from tests.gateway.signing import (
     stripe_event,
     stripe_headers,
 )
+from tests.services.process import ServerProcess
 
 ROUNDS = int(os.environ.get("PIVOTAL_CRASH_RUNS", "3"))
 """How often the receiver is killed, and stopped."""
+ABSENCES = int(os.environ.get("PIVOTAL_CRASH_RUNS", "1"))
+"""How often PostgreSQL is killed, and restarted."""
 CONNECTIONS = 16
 Start = Callable[..., "Child"]
 
@@ -231,6 +234,28 @@ def test_a_disk_that_fills_up_under_load_is_503_until_there_is_space(start: Star
 
     assert_only_asked_to_come_back(load)
     assert_all_are_there_once(load.acknowledged, url)
+
+
+@pytest.mark.timeout(120 + 10 * ABSENCES)
+@pytest.mark.parametrize("end", [ServerProcess.stop, ServerProcess.kill], ids=["restarted", "killed"])
+def test_postgresql_that_goes_away_under_load_is_503_until_it_is_back(
+    start: Start, postgres_url: str, postgres_process: ServerProcess, end: Callable[[ServerProcess], None]
+) -> None:
+    child = start(postgres_url)
+    load = Load(child.port)
+    with load.running():
+        for _ in range(ABSENCES):
+            load.wait_for(random.randint(20, 300))
+            refused = len(load.other_answers)
+            end(postgres_process)
+            load.wait_for_refusals(refused + 1)
+            postgres_process.start()
+        load.wait_for(50)
+        load.over.set()
+
+    assert_only_asked_to_come_back(load)
+    assert_all_are_there_once(load.acknowledged, postgres_url)
+    tell(f"PostgreSQL {end.__name__} {ABSENCES} times", load.acknowledged)
 
 
 @pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="prlimit (Linux) is missing: no disk can be made full")
