@@ -107,7 +107,12 @@ def _asked_to_end(handler: Callable[..., None]) -> Iterator[None]:
 
 @contextmanager
 def reporting() -> Iterator[Callable[[Applied], None]]:
-    """Gives what takes news for Dagster; all are told before the block is left, if Dagster is there."""
+    """Gives what takes news for Dagster; all are told before the block is left, if Dagster is there.
+
+    Dagster is imported now: while that goes on, for a second, nothing else in the process gets far.
+    """
+    import assets.events  # noqa: F401
+
     reports, stop = _Reports(), Signal()
     with ThreadPoolExecutor(1) as thread:
         done = thread.submit(reports.run, stop)
