@@ -32,7 +32,15 @@ class Settings(BaseSettings):
         description="The warehouse: duckdb:///file, sqlite:///file or postgresql://...",
     )
     lake: str = Field("data/lake", description="Folder under which file destinations of the demo are written.")
-    events_url: str = Field("sqlite:///data/events.db", description="The event log.")
+    events_url: str = Field(
+        "sqlite:///data/events.db", description="The event log: sqlite:///file or postgresql://..., a database's URL."
+    )
+    events_keep: int | None = Field(
+        None,
+        ge=1,
+        description="Days that events are kept; older ones that everybody has read are deleted each night. For as long "
+        "is a repeated event recognised. For ever if not given.",
+    )
     lock_timeout: float = Field(60.0, gt=0, description="Seconds to wait for a database that another run holds.")
     read_timeout: float = Field(
         600.0, gt=0, description="Seconds that a database server, or DuckDB, may take for its next rows."
@@ -149,6 +157,9 @@ class Settings(BaseSettings):
         description="Google's credentials: the JSON of a service account's key or of an authorized user, or its path.",
     )
     google_subject: str | None = Field(None, description="Whom the service account acts for; for itself if not set.")
+    google_calendars: str = Field(
+        "primary", description="The calendars in Google that are read and watched: ids, comma-separated."
+    )
     google_watch_secret: SecretStr | None = Field(
         None,
         description="What Google's notifications of calendars carry (X-Goog-Channel-Token): any text of yours. "
@@ -163,6 +174,9 @@ class Settings(BaseSettings):
     outlook_client_secret: SecretStr | None = Field(None, description="One of the application's secrets.")
     outlook_user: str | None = Field(
         None, description="Whose calendars in Outlook: an object id or a user principal name."
+    )
+    outlook_calendars: str = Field(
+        "primary", description="The calendars in Outlook that are read and watched: ids, comma-separated."
     )
     outlook_watch_secret: SecretStr | None = Field(
         None,

@@ -174,7 +174,15 @@ class SqlWarehouse:
         counts = self._read(QUARANTINE, "pipeline, count(*)", "GROUP BY pipeline ORDER BY pipeline", [])
         return {str(name): int(str(rows)) for name, rows in counts}
 
-    def _read(self, target: Target, columns: str, rest: str, values: Sequence[str]) -> list[tuple[object, ...]]:
+    def rows(
+        self, table: str, columns: Sequence[str], rest: str, values: Sequence[str | int]
+    ) -> list[tuple[str | None, ...]]:
+        """See `Warehouse.rows`."""
+        as_text = ", ".join(f"CAST({quoted(column)} AS {{text}})" for column in columns)
+        found = self._read(Target(table, "append"), as_text, rest, values)
+        return [tuple(None if value is None else str(value) for value in row) for row in found]
+
+    def _read(self, target: Target, columns: str, rest: str, values: Sequence[str | int]) -> list[tuple[object, ...]]:
         if not self.exists():
             return []
         with closing(self.connect(False)) as database:
@@ -182,7 +190,7 @@ class SqlWarehouse:
 
 
 def _select(
-    database: Database, target: Target, columns: str, rest: str, values: Sequence[str]
+    database: Database, target: Target, columns: str, rest: str, values: Sequence[str | int]
 ) -> list[tuple[object, ...]]:
     """Rows of a table of ours; none if it is not there."""
     name = database.name(target.table)

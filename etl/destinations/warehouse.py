@@ -192,6 +192,19 @@ class Warehouse(Protocol):
         """
         ...
 
+    def rows(
+        self, table: str, columns: Sequence[str], rest: str, values: Sequence[str | int]
+    ) -> list[tuple[str | None, ...]]:
+        """Rows of a table that is our own, each value as text; none if there is no such table.
+
+        Args:
+            table: The table.
+            columns: Which of its columns.
+            rest: SQL behind the table's name that every database knows; `?` in it stand for the values.
+            values: The values.
+        """
+        ...
+
     def quarantined(self, name: str, limit: int | None = None) -> list[Quarantined]:
         """The quarantine of `name`, oldest first."""
         ...

@@ -1,0 +1,91 @@
+"""Stripe's events since the last reading: the same that its webhooks tell, by the same mapping."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from array import array
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from pydantic_core import to_json
+
+from etl.destinations.warehouse import Warehouse
+from etl.lock import only_run_of
+from events.envelope import Event
+from events.log import EventLog
+from gateway.providers.stripe import stripe_events
+from reconciliation.reading import Reconciled, publish, remember, remembered
+
+if TYPE_CHECKING:
+    import stripe as sdk
+
+    from integrations.stripe import Stripe
+
+STATE = "reconciliation/stripe"
+
+OVERLAP = timedelta(hours=1)
+"""What is read again each time: Stripe may list an event later than others that were made after it."""
+
+KEPT = timedelta(days=30)
+"""How long Stripe keeps events."""
+
+logger = logging.getLogger(__name__)
+
+
+def reconcile_stripe(
+    stripe: Stripe, log: EventLog, warehouse: Warehouse, *, run_id: str, since: datetime | None = None
+) -> Reconciled:
+    """Publishes what Stripe has told since the last reading, oldest first; the first time, all that it keeps.
+
+    Args:
+        stripe: Asks Stripe.
+        log: Where the events go.
+        warehouse: Where the time of the last reading is kept.
+        run_id: Who reads.
+        since: Read from this time on; from the last reading on if that is longer ago.
+
+    Raises:
+        StripeIntegrationError: Stripe refused, or cannot be reached; the next call reads the same again.
+        EventLogError: The log cannot be written.
+        DestinationError: The warehouse cannot be read or written.
+        PivotalError: Another reading goes on.
+    """
+    with only_run_of("reconcile-stripe"):
+        until = remembered(log, warehouse, STATE).get("until")
+        start = _start(None if until is None else datetime.fromtimestamp(int(str(until)), UTC), since)
+        newest = [int(str(until or 0))]
+        listed = _noting(stripe.events.list({"created": {"gte": int(start.timestamp())}}), newest)
+        found = publish(log, _oldest_first(listed), "stripe")
+        if newest[0]:
+            remember(log, warehouse, STATE, run_id, {"until": newest[0]})
+        return found
+
+
+def _start(until: datetime | None, since: datetime | None) -> datetime:
+    oldest = datetime.now(UTC) - KEPT
+    if until is None:
+        return since or oldest
+    if until < oldest:
+        logger.warning("stripe: events of %s to %s are lost: it keeps them for %d days", until, oldest, KEPT.days)
+    return min(until - OVERLAP, since or until)
+
+
+def _noting(events: Iterable[sdk.Event], newest: list[int]) -> Iterator[bytes]:
+    """Each event as the webhook would send it."""
+    for event in events:
+        newest[0] = max(newest[0], event.created)
+        yield to_json(event.to_dict(for_json=True))
+
+
+def _oldest_first(bodies: Iterable[bytes]) -> Iterator[Event]:
+    """Stripe lists the newest first; in between, they wait on the disk."""
+    with tempfile.TemporaryFile() as spool:
+        ends = array("Q", [0])
+        for body in bodies:
+            spool.write(body)
+            ends.append(spool.tell())
+        for number in range(len(ends) - 1, 0, -1):
+            spool.seek(ends[number - 1])
+            yield from stripe_events(spool.read(ends[number] - ends[number - 1]))

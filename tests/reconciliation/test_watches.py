@@ -1,0 +1,121 @@
+"""Watches are made, renewed, replaced and found to be lost, while the sandbox's clock and ours go on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+
+import httpx
+import pytest
+
+from errors import PivotalError
+from etl.destinations.warehouse import Warehouse
+from events.cause import new_event
+from events.log import EventLog
+from integrations.calendar import PRIMARY, CalendarIntegrationError, Calendars, Watch
+from reconciliation.watches import keep_watches
+from sandbox import google
+from sandbox.serve import Running
+from tests.gateway.conftest import Gateway, serving
+from tests.integrations.calendars import SECRET
+from tests.reconciliation.conftest import MAKERS
+
+Keep = Callable[..., list[Watch]]
+
+
+@pytest.fixture
+def gateway(log: EventLog) -> Iterator[Gateway]:
+    with serving(log, {"google_watch_secret": SECRET, "outlook_watch_secret": SECRET}) as gateway:
+        yield gateway
+
+
+@pytest.fixture
+def url(gateway: Gateway, calendars: Calendars) -> str:
+    return f"http://127.0.0.1:{gateway.port}/webhooks/{calendars.service.partition('_')[0]}"
+
+
+@pytest.fixture
+def keep(calendars: Calendars, log: EventLog, warehouse: Warehouse, url: str) -> Keep:
+    def keeping(days: float = 0, *, ids: tuple[str, ...] = (PRIMARY,), url: str = url) -> list[Watch]:
+        now = datetime.now(UTC) + timedelta(days=days)
+        return keep_watches(calendars, ids, url, log, warehouse, run_id="run", now=now)
+
+    return keeping
+
+
+def asked(served: Running) -> list[str]:
+    """What was asked of the service about watches."""
+    return [
+        f"{call.method} {call.path.rpartition('/')[2] if 'subscriptions/' not in call.path else 'subscription'}"
+        for call in served.sandbox.wire.calls
+        if any(word in call.path for word in ("watch", "channels", "subscriptions"))
+    ]
+
+
+def test_a_calendar_is_watched_once(served: Running, keep: Keep, url: str) -> None:
+    (first,) = keep()
+    assert first.url == url
+    assert keep() == [first]
+    assert len(asked(served)) == 1
+
+
+def test_a_watch_is_renewed_when_half_of_its_life_is_over(served: Running, keep: Keep) -> None:
+    (first,) = keep()
+    assert keep(days=2.9) == [first]
+    httpx.post(f"{served.url}/_sandbox/clock", json={"seconds": 86_400 * 3}).raise_for_status()
+    (second,) = keep(days=3.1)
+    assert second.expires > first.expires
+    assert len(asked(served)) > 1
+
+
+def test_a_watch_that_has_ended_is_made_anew(served: Running, keep: Keep) -> None:
+    (first,) = keep()
+    httpx.post(f"{served.url}/_sandbox/clock", json={"seconds": 86_400 * 5}).raise_for_status()
+    (second,) = keep(days=7)
+    assert second.id != first.id
+
+
+def test_another_receiver_gets_a_watch_of_its_own_and_the_old_one_ends(served: Running, keep: Keep, url: str) -> None:
+    (first,) = keep()
+    (second,) = keep(url=url.replace("127.0.0.1", "localhost"))
+    assert second.id != first.id
+    assert asked(served)[-1] in {"POST stop", "DELETE subscription"}
+
+
+def test_a_receiver_that_is_away_is_told_and_nothing_is_kept(calendars: Calendars, keep: Keep) -> None:
+    if calendars.service == "outlook":
+        with pytest.raises(CalendarIntegrationError, match="validation"):
+            keep(url="http://127.0.0.1:9/webhooks/outlook")
+    assert len(keep()) == 1
+    assert keep(ids=()) == []
+
+
+@pytest.mark.parametrize("calendars", ["google"], indirect=True)
+def test_each_of_googles_calendars_has_a_watch_and_undeclared_ones_none(served: Running, keep: Keep) -> None:
+    assert {watch.calendar_id for watch in keep(ids=(PRIMARY, google.TEAM))} == {PRIMARY, google.TEAM}
+    assert [watch.calendar_id for watch in keep(ids=(google.TEAM,))] == [google.TEAM]
+    assert asked(served)[-1] == "POST stop"
+
+
+@pytest.mark.parametrize("calendars", ["outlook"], indirect=True)
+@pytest.mark.parametrize(("what", "same"), [("subscription_removed", False), ("reauthorization_required", True)])
+def test_what_graph_tells_of_a_watch_is_heeded_once(
+    log: EventLog, keep: Keep, served: Running, what: str, same: bool
+) -> None:
+    (first,) = keep()
+    log.publish([new_event(f"outlook.subscription.{what}", ("calendar_watch", first.id), {}, source="outlook")])
+    (second,) = keep()
+    assert (second.id == first.id) is same
+    assert second != first
+    calls = len(asked(served))
+    assert keep() == [second]
+    assert len(asked(served)) == calls
+
+
+def test_without_a_secret_the_variable_is_named(
+    served: Running, calendars: Calendars, log: EventLog, warehouse: Warehouse
+) -> None:
+    client = MAKERS[calendars.service.partition("_")[0]](served, watch_secret=None)
+    with pytest.raises(PivotalError, match=r"PIVOTAL_\w+_WATCH_SECRET"):
+        keep_watches(client, [PRIMARY], "http://127.0.0.1:9", log, warehouse, run_id="run")
+    client.close()
