@@ -6,18 +6,19 @@ in PostgreSQL, which tells of each row when it was committed. An event has lande
 
 from __future__ import annotations
 
-import asyncio
 import os
 import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, chdir, closing, contextmanager
 from datetime import datetime
+from http.client import HTTPConnection
 from pathlib import Path
 from statistics import median, quantiles
+from threading import local
 
-import httpx
 import psycopg
 
 from benchmarks.receiver import fill
@@ -36,6 +37,7 @@ ROOT = Path(__file__).parents[1]
 SECRET = "whsec_benchmark"
 SENSOR_EVENTS, SENSOR_EVERY = 15, 3.7
 WORKER_EVENTS, WORKER_RATE = 4000, 200
+SENDERS = 16
 APPLIED = 20_000
 BACKLOG = 1_000_000
 ROUNDS = 3
@@ -115,9 +117,9 @@ class Place:
         return self._seconds(WORKER_EVENTS, WORKER_RATE)
 
     def _seconds(self, events: int, rate: float) -> list[float]:
-        asyncio.run(self._post([_webhook("warm-up")], rate))
+        self._post([_webhook("warm-up")], rate)
         self._until_applied(1)
-        asyncio.run(self._post([_webhook(str(number)) for number in range(events)], rate))
+        self._post([_webhook(str(number)) for number in range(events)], rate)
         self._until_applied(events + 1)
         with psycopg.connect(self._url) as connection:
             query = "SELECT event_id, pg_xact_commit_timestamp(xmin) FROM subscriptions"
@@ -130,14 +132,23 @@ class Place:
             if key != "evt_warm-up"
         ]
 
-    async def _post(self, events: Sequence[Event], rate: float) -> None:
+    def _post(self, events: Sequence[Event], rate: float) -> None:
         """Sends webhooks evenly, however long the answers take."""
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{self._port}") as client:
-            started = time.monotonic()
-            async with asyncio.TaskGroup() as group:
-                for number, event in enumerate(events):
-                    await asyncio.sleep(started + number / rate - time.monotonic())
-                    group.create_task(_post(client, event))
+        bodies, mine = [body_of(event.data) for event in events], local()
+        started = time.monotonic()
+
+        def send(number: int) -> None:
+            time.sleep(max(0, started + number / rate - time.monotonic()))
+            if not hasattr(mine, "connection"):
+                mine.connection = HTTPConnection("127.0.0.1", self._port)
+            body = bodies[number]
+            mine.connection.request("POST", "/webhooks/stripe", body, stripe_headers(body, SECRET))
+            answer = mine.connection.getresponse()
+            assert answer.status == 200, answer.read()
+            answer.read()
+
+        with ThreadPoolExecutor(SENDERS) as threads:
+            list(threads.map(send, range(len(events))))
 
     def _until_applied(self, events: int) -> None:
         with psycopg.connect(self._url, autocommit=True) as connection:
@@ -175,11 +186,6 @@ def _receiver(url: str) -> Iterator[Place]:
 def _webhook(key: str) -> Event:
     about = subscription(id=f"sub_{key}", description="x" * 900)
     return stripe_event("customer.subscription.created", f"evt_{key}", NOON, about)
-
-
-async def _post(client: httpx.AsyncClient, event: Event) -> None:
-    body = body_of(event.data)
-    (await client.post("/webhooks/stripe", content=body, headers=stripe_headers(body, SECRET))).raise_for_status()
 
 
 def _log() -> EventLog:

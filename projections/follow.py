@@ -21,6 +21,9 @@ from projections.apply import Applied, portions, position
 PATIENCE = 1.0
 """Seconds between two looks at whether to stop, while no event comes."""
 
+REST = 0.05
+"""Seconds between two portions: events gather, and whoever waits for an embedded warehouse gets his turn."""
+
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 """Seconds before a log or a warehouse that is away is tried again; twice as long each time."""
 
@@ -63,7 +66,7 @@ def _applied(log: EventLog, warehouse: Warehouse, stop: Signal, run_id: str) -> 
         if log.read(seen, 1, until=head, types=PATTERNS):
             for applied in portions(log, warehouse, None, head, run_id=run_id):
                 yield applied
-                if stop.is_set():
+                if stop.wait(REST):
                     return
         seen = head
 
