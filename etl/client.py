@@ -37,7 +37,7 @@ def open_client(end: ApiSource | ApiDestination, url: str) -> HttpClient:
         url,
         service=(end.service if isinstance(end, ApiSource) else None) or "api",
         headers=headers,
-        credential=_credential(end.auth) if end.auth else None,
+        credential=credential_of(end.auth) if end.auth else None,
         secrets=list(_secrets(said)),
         budget=BUDGET,
         limits=LIMITS,
@@ -92,7 +92,8 @@ def filled_in(value: Any) -> Any:  # noqa: ANN401  (JSON can be anything)
     return value
 
 
-def _credential(auth: Auth) -> Credential | ClientCredentials:
+def credential_of(auth: Auth) -> Credential | ClientCredentials:
+    """What a pipeline file says, with the variables filled in."""
     match auth:
         case BearerAuth():
             return Credential.bearer(resolve(auth.token))

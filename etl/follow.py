@@ -90,7 +90,7 @@ def _follow(pipeline: Pipeline, stop: Event, total: RunReport, tell: Callable[[R
                 if state is not None and not stream.has_news(state):
                     stop.wait(LOOK_EVERY)
                     continue
-                report = run_step(pipeline, stream, new_id())
+                report = run_step(pipeline, stream, new_id(), state)
             except PivotalError as error:
                 if not error.retryable:
                     raise

@@ -12,6 +12,7 @@ import re
 from collections.abc import Sequence
 from datetime import date, datetime, timedelta
 from decimal import Decimal
+from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -682,7 +683,7 @@ class ApiSource(Model):
 
 
 class SaslAuth(Model):
-    """Who reads: SASL's user and password."""
+    """Who asks: SASL's user and password."""
 
     mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
         "SCRAM-SHA-512", description="How the password is proven; PLAIN sends it, so it needs `tls`."
@@ -717,6 +718,13 @@ class Brokers(Model):
     )
 
 
+class Registry(Model):
+    """A schema registry that speaks Confluent's protocol."""
+
+    url: Address = Field(description="Where it answers: ${SCHEMA_REGISTRY_URL}.")
+    auth: Auth | None = None
+
+
 class StreamSource(Brokers):
     """Records of Kafka topics: each run reads what has come since the last one, and then ends."""
 
@@ -724,8 +732,13 @@ class StreamSource(Brokers):
     topics: Annotated[list[Text], BeforeValidator(_formats), Field(min_length=1)] = Field(
         description="Topics by name or glob: [orders, shop.*]; new ones that fit are read from their beginning."
     )
-    format: Literal["json", "csv", "raw"] = Field(
-        "json", description="What a record's value is: a JSON object, a line of CSV, or bytes (column `value`)."
+    format: Literal["json", "csv", "raw", "avro", "protobuf"] = Field(
+        "json",
+        description="What a record's value is: a JSON object, a line of CSV, bytes (column `value`), or a record of "
+        "Avro or Protobuf whose schema is in `registry`.",
+    )
+    registry: Registry | None = Field(
+        None, validate_default=True, description="Avro and Protobuf only: who has the schemas."
     )
     columns: list[Text] | None = Field(
         None, min_length=1, validate_default=True, description="CSV only: the columns' names."
@@ -771,6 +784,15 @@ class StreamSource(Brokers):
             what = "`format: csv` without `columns`" if is_csv else "`columns` without `format: csv`"
             raise ValueError(f"{what}; records have no header: say both, or none")
         return columns
+
+    @field_validator("registry")
+    @classmethod
+    def _has_schemas(cls, registry: Registry | None, info: ValidationInfo) -> Registry | None:
+        kind = info.data.get("format", "json")
+        if (kind in {"avro", "protobuf"}) != bool(registry) and "format" in info.data:
+            what = "`registry` with" if registry else "no `registry` with"
+            raise ValueError(f"{what} `format: {kind}`; avro and protobuf need one: {{url: ${{SCHEMA_REGISTRY_URL}}}}")
+        return registry
 
     @field_validator("start")
     @classmethod
@@ -1139,7 +1161,54 @@ class ApiDestination(Model):
         return value
 
 
-Destination = Annotated[DatabaseDestination | FileDestination | ApiDestination, Field(discriminator="type")]
+class StreamDestination(Brokers):
+    """A Kafka topic: a record, a JSON object, for each row; readers see all records of a run or none.
+
+    State is in the topic `_pivotal_state.NAME`, which is made; the quarantine is in the warehouse.
+    """
+
+    type: Literal["stream"]
+    topic: Text = Field(description="The topic; it must be there.")
+    format: Literal["json"] = Field("json", description="What a record's value is.")
+    key: list[Text] = Field(
+        [],
+        description="Columns that are the record's key: one as text, several as a JSON object. Records of one key keep "
+        "their order.",
+    )
+    headers: list[Text] = Field([], description="Columns that are headers, as text, instead of fields of the value.")
+    tombstone: Text | None = Field(
+        None,
+        description="A boolean column: a row in which it is true is a record without a value, which deletes its key.",
+    )
+    compression: Literal["gzip", "snappy", "lz4", "zstd"] | None = Field(
+        None, description="How records are compressed; not at all if not given."
+    )
+
+    @property
+    def write(self) -> Literal["append"]:
+        """What a topic was given is never taken back."""
+        return "append"
+
+    @field_validator("topic")
+    @classmethod
+    def _is_one_topic(cls, topic: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9._-]{1,249}", re.sub(r"\$\{[^}]*\}", "v", topic)):
+            raise ValueError("not a topic's name; write one with A-Z, a-z, 0-9, `.`, `_` and `-`, at most 249 of them")
+        return topic
+
+    @field_validator("tombstone")
+    @classmethod
+    def _deletes_a_key(cls, tombstone: str | None, info: ValidationInfo) -> str | None:
+        if tombstone and info.data.get("key") == []:
+            raise ValueError("`tombstone` without `key`; add `key: [...]`, the columns that identify what is deleted")
+        if tombstone and tombstone in [*info.data.get("key", ()), *info.data.get("headers", ())]:
+            raise ValueError(f"`{tombstone}` is in `key` or `headers`, too; name another column")
+        return tombstone
+
+
+Destination = Annotated[
+    DatabaseDestination | FileDestination | ApiDestination | StreamDestination, Field(discriminator="type")
+]
 
 
 # --- partitions -----------------------------------------------------------------------------------------------
@@ -1201,7 +1270,7 @@ class Pipeline(Model):
     group: Name = Field("pipelines", description="Its group in Dagster.")
     source: Source = Field(description="Where rows come from; its `type` is database, file, api or stream.")
     transform: Transform = Field(Transform(), description="The rules that rows pass through.")
-    destination: Destination = Field(description="Where rows go; its `type` is database, file or api.")
+    destination: Destination = Field(description="Where rows go; its `type` is database, file, api or stream.")
     on_invalid: Literal["quarantine", "fail"] = Field(
         "quarantine", description="What becomes of a row that breaks a rule: set it aside, or fail the run."
     )
@@ -1231,6 +1300,19 @@ class Pipeline(Model):
         if destination.write == "append" and {"incremental", "resume"} <= set(partly):
             message = "`append` with `resume` and `incremental` could load rows twice; use merge, or drop `resume`"
             raise PydanticCustomError("value_error", message, {"at": "write"})
+        return destination
+
+    @field_validator("destination")
+    @classmethod
+    def _does_not_read_what_it_writes(cls, destination: Destination, info: ValidationInfo) -> Destination:
+        source = info.data.get("source")
+        if isinstance(destination, StreamDestination) and isinstance(source, StreamSource):
+            read = [topic for topic in source.topics if fnmatchcase(destination.topic, topic)]
+            if read and source.brokers == destination.brokers:
+                message = (
+                    f"`{destination.topic}` is read by the same pipeline (`{read[0]}`), for ever; name another one"
+                )
+                raise PydanticCustomError("value_error", message, {"at": "topic"})
         return destination
 
     @field_validator("destination")
@@ -1289,6 +1371,9 @@ def _unpartitionable(by: str, partitions: Partitions, data: dict[str, Any]) -> s
         ),
         "`partitions` beside an API, which gives nothing back that could be replaced; load into a table or files": (
             data["destination"].type == "api"
+        ),
+        "`partitions` beside a topic, which gives nothing back that could be replaced; load into a table or files": (
+            data["destination"].type == "stream"
         ),
         f"`partitions` need a folder of their own for each `{by}`; name it in `path`: data/lake/orders/{{{by}}}": (
             data["destination"].type == "file" and not _has_folder(data["destination"].path, by)

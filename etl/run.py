@@ -38,6 +38,7 @@ from etl.stream import (
     Progress,
     RunReport,
     Source,
+    State,
     Streaming,
     Transformed,
 )
@@ -99,13 +100,13 @@ def run_pipeline(
     return report
 
 
-def run_step(pipeline: Pipeline, source: Source, run_id: str) -> RunReport:
-    """A run for one who holds the pipeline's lock and its source, and who tells the event log himself.
+def run_step(pipeline: Pipeline, source: Source, run_id: str, state: State | None) -> RunReport:
+    """A run for one who holds the pipeline's lock, source and state, and who tells the event log himself.
 
     Raises:
         PivotalError: As `run_pipeline`.
     """
-    return _run(pipeline, run_id, None, full_refresh=False, replay=False, partition=None, source=source)
+    return _run(pipeline, run_id, None, full_refresh=False, replay=False, partition=None, held=(source, state))
 
 
 def _run(
@@ -115,13 +116,17 @@ def _run(
     full_refresh: bool,
     replay: bool,
     partition: Partition | None,
-    source: Source | None = None,
+    held: tuple[Source, State | None] | None = None,
 ) -> RunReport:
     started = time.monotonic()
     destination = open_destination(pipeline, partition)
-    state = None if full_refresh else destination.state()
     waiting = QuarantineSource(destination.quarantined()) if replay else None
-    source = waiting or source or open_source(pipeline, partition)
+    source: Source
+    if held:
+        source, state = held
+    else:
+        state = None if full_refresh else destination.state()
+        source = waiting or open_source(pipeline, partition)
     expired = None if pipeline.quarantine_retention is None else before(pipeline.quarantine_retention)
     part = partition.name if partition else None
     report = RunReport(pipeline.name, run_id, source.label, destination.label, part, state_before=state)

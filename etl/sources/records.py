@@ -5,13 +5,17 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import pyarrow as pa
 import pyarrow.csv
 
 from etl.nested import Shape, parse, without_collector
 from etl.pipeline import StreamSource
+from etl.variables import resolve
+
+if TYPE_CHECKING:
+    from integrations.kafka.registry import SchemaRegistry
 
 Value = bytes | None
 
@@ -38,6 +42,10 @@ class Decoder(Protocol):
         """The values as rows; without a value it is a row of NULLs."""
         ...
 
+    def close(self) -> None:
+        """Frees what it holds open."""
+        ...
+
 
 def decoder_of(source: StreamSource) -> Decoder:
     """Reads what a pipeline file says that values are."""
@@ -46,10 +54,42 @@ def decoder_of(source: StreamSource) -> Decoder:
             return Json()
         case "csv":
             return Csv(source.columns or [], source.delimiter)
+        case "avro":
+            from etl.sources.avro import Avro
+
+            return Avro(_registry(source))
+        case "protobuf":
+            from etl.sources.protobuf import Protobuf
+
+            return Protobuf(_registry(source))
     return Raw()
 
 
-class Json:
+def _registry(source: StreamSource) -> SchemaRegistry:
+    from etl.client import BUDGET, LIMITS, credential_of
+    from integrations.http import HttpClient
+    from integrations.kafka.registry import SchemaRegistry, refusal
+
+    assert source.registry  # noqa: S101  (the model asks for one)
+    client = HttpClient(
+        resolve(source.registry.url).rstrip("/") + "/",
+        service="schema registry",
+        credential=credential_of(source.registry.auth) if source.registry.auth else None,
+        budget=BUDGET,
+        limits=LIMITS,
+        refusal=refusal,
+    )
+    return SchemaRegistry(client)
+
+
+class _Alone:
+    """What needs nobody to read values."""
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+
+class Json(_Alone):
     """A JSON object a value, with exact numbers (see `Shape`)."""
 
     name = "json"
@@ -74,7 +114,7 @@ class Json:
             return Decoded(self._shape.records(records), bad)
 
 
-class Raw:
+class Raw(_Alone):
     """Bytes as they are."""
 
     name = "raw"
@@ -84,7 +124,7 @@ class Raw:
         return Decoded(pa.record_batch({"value": pa.array(values, pa.binary())}))
 
 
-class Csv:
+class Csv(_Alone):
     """A line of CSV a value, as `etl.sources.delimited` reads lines: text; an empty cell is NULL, a quoted one is not.
 
     Lines that are plain are read together. Those with quotes or line ends are read one by one: no quote that is left

@@ -26,6 +26,7 @@ from etl.sources.rows import BATCH_BYTES
 from etl.stream import BadRow, Batch, Broken, Origin, PartitionLag, State
 from etl.variables import resolve
 from integrations.kafka.connection import Connection, Tls
+from integrations.kafka.decoding import decode_quickly
 from integrations.kafka.errors import in_our_words, told
 from integrations.kafka.topics import Bounds, Cluster, Topic
 from settings import get_settings
@@ -121,6 +122,7 @@ class _Wire:
         from kafka import KafkaConsumer
 
         self.connection = connection_of(source)
+        self.decoder = decoder_of(source)
         self._wanted = [resolve(topic) for topic in source.topics]
         self._topics: Sequence[Topic] = ()
         self._asked = 0.0
@@ -136,6 +138,7 @@ class _Wire:
             receive_message_max_bytes=_LARGEST,
             metrics_enabled=False,
         )
+        decode_quickly(self.consumer)
         self.cluster = Cluster(self.consumer, self.connection)
 
     def topics(self) -> Sequence[Topic]:
@@ -147,6 +150,7 @@ class _Wire:
 
     def close(self) -> None:
         """Frees the connections."""
+        self.decoder.close()
         self.consumer.close(autocommit=False, timeout_ms=1000)
 
 
@@ -175,7 +179,7 @@ class _Reading:
         self.bytes_read = 0
         self.missed = 0
         self._source, self._state = source, state
-        self._decoder = decoder_of(source)
+        self._decoder = wire.decoder
         self._wire, self._lasting = wire, lasting
         self._connection, self._consumer, self._cluster = wire.connection, wire.consumer, wire.cluster
         self._positions: dict[_Partition, int] = {}

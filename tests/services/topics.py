@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from typing import Any
 
@@ -11,6 +12,7 @@ import orjson
 import pytest
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka.admin import NewPartitions, NewTopic
+from kafka.errors import RetriableError
 from kafka.structs import TopicPartition
 
 
@@ -35,7 +37,8 @@ class Topics:
     def make_named(self, topic: str, partitions: int = 1, **configs: str) -> None:
         """The topic of a name."""
         named = {key.replace("_", "."): value for key, value in configs.items()}
-        self.admin.create_topics([NewTopic(topic, partitions, 1, topic_configs=named)])
+        made = NewTopic(topic, partitions, 1, topic_configs=named)
+        _patiently(lambda: self.admin.create_topics([made]))
         self.admin.wait_for_topics([topic])
 
     def delete(self, topic: str) -> None:
@@ -87,6 +90,20 @@ class Topics:
         """Frees the connections."""
         self._producer.close()
         self.admin.close()
+
+
+def _patiently(call: Callable[[], object]) -> None:
+    """Calls a broker that another test may have killed a moment ago."""
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            call()
+        except RetriableError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+        else:
+            return
 
 
 @pytest.fixture(scope="session")
