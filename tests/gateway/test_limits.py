@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from itertools import cycle
@@ -14,11 +14,18 @@ import pytest
 
 from events.envelope import Event
 from events.sqlite import SqliteEventLog
-from tests.gateway.conftest import Serve, serving
+from tests.gateway.conftest import Gateway, Serve, serving
 from tests.gateway.raw import answer, chunked, connected, exchange, request, rest, statuses, stripe
 from tests.gateway.signing import body_of, stripe_event, stripe_headers
 
 HEALTH = request("GET", "/healthz", {})
+
+
+@pytest.fixture(scope="module")
+def usual(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """A receiver with the usual limits."""
+    with closing(SqliteEventLog(tmp_path_factory.mktemp("log") / "events.db")) as log, serving(log, {}) as served:
+        yield served
 
 
 def reasons(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -57,14 +64,14 @@ def test_a_connection_on_which_nothing_comes_is_ended(serve: Serve, caplog: pyte
 def test_headers_that_come_a_byte_at_a_time_are_408(
     serve: Serve, caplog: pytest.LogCaptureFixture, before: bytes
 ) -> None:
-    gateway = serve(gateway_header_timeout=0.2)
+    gateway = serve(gateway_header_timeout=0.4)
 
     answered = drip(
         gateway.port, before, b"X-Slow: 1\r\n" if before.startswith(b"POST") else b"POST /x HTTP/1.1\r\nX: "
     )
 
     assert answered.count(b"HTTP/1.1 408 Request Timeout") == 1
-    assert reasons(caplog) == ["no whole headers within 0.2 s"]
+    assert reasons(caplog) == ["no whole headers within 0.4 s"]
 
 
 @pytest.mark.parametrize(
@@ -73,7 +80,7 @@ def test_headers_that_come_a_byte_at_a_time_are_408(
     ids=["empty lines", "a body that nobody waits for"],
 )
 def test_who_keeps_a_connection_busy_with_nothing_is_cut_off(serve: Serve, before: bytes, drops: bytes) -> None:
-    gateway = serve(gateway_header_timeout=0.2)
+    gateway = serve(gateway_header_timeout=0.2, gateway_body_timeout=0.2)
 
     answered = drip(gateway.port, before, drops)
 
@@ -104,14 +111,13 @@ def test_a_header_without_end_is_refused_before_it_fills_the_memory(
     assert reasons(caplog)[0] == "more than 1000 bytes of headers"
 
 
-def test_a_trailer_is_no_header(serve: Serve) -> None:
-    gateway = serve()
+def test_a_trailer_is_no_header(usual: Gateway) -> None:
     body = body_of(stripe_event())
     signature = stripe_headers(body)["Stripe-Signature"]
     unsigned = chunked(body, trailers=f"Stripe-Signature: {signature}\r\n".encode())
     unsigned = unsigned.replace(b"Stripe-Signature", b"X-Signature", 1)
 
-    assert exchange(gateway.port, unsigned)[0].status == 401
+    assert exchange(usual.port, unsigned)[0].status == 401
 
 
 def test_connections_above_the_limit_are_asked_to_come_back(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
@@ -132,15 +138,14 @@ def test_connections_above_the_limit_are_asked_to_come_back(serve: Serve, caplog
         time.sleep(0.01)
 
 
-def test_requests_on_the_heels_of_each_other_are_answered_in_order(serve: Serve) -> None:
-    gateway = serve()
-
-    with connected(gateway.port) as connection:
+def test_requests_on_the_heels_of_each_other_are_answered_in_order(usual: Gateway) -> None:
+    before = usual.log.head()
+    with connected(usual.port) as connection:
         connection.sendall(stripe() + HEALTH + stripe_forged() + stripe(Connection="close") + HEALTH)
         answers = rest(connection)
 
     assert statuses(answers) == [200, 200, 401, 200]
-    assert gateway.log.head() == 2
+    assert usual.log.head() - before == 2
 
 
 def stripe_forged() -> bytes:
@@ -148,34 +153,31 @@ def stripe_forged() -> bytes:
 
 
 @pytest.mark.parametrize("behind", [b"garbage\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n"], ids=["no HTTP", "no host"])
-def test_what_is_wrong_behind_a_good_request_does_not_take_its_answer(serve: Serve, behind: bytes) -> None:
-    gateway = serve()
-
-    with connected(gateway.port) as connection:
+def test_what_is_wrong_behind_a_good_request_does_not_take_its_answer(usual: Gateway, behind: bytes) -> None:
+    before = usual.log.head()
+    with connected(usual.port) as connection:
         connection.sendall(stripe() + behind)
         answers = rest(connection)
 
     assert statuses(answers) == [200]
-    assert gateway.log.head() == 1
+    assert usual.log.head() - before == 1
 
 
-def test_what_is_wrong_in_the_body_of_a_second_request_is_not_told_in_the_place_of_the_first(serve: Serve) -> None:
-    gateway = serve()
+def test_what_is_wrong_in_the_body_of_a_second_request_is_not_told_in_the_place_of_the_first(usual: Gateway) -> None:
     wrong = chunked(body_of(stripe_event())).partition(b"\r\n\r\n")[0] + b"\r\n\r\nno size\r\n"
 
-    with connected(gateway.port) as connection:
+    with connected(usual.port) as connection:
         connection.sendall(stripe() + wrong)
         answers = rest(connection)
 
     assert statuses(answers) in ([], [200])
 
 
-def test_who_asks_first_whether_to_send_is_told(serve: Serve) -> None:
-    gateway = serve()
+def test_who_asks_first_whether_to_send_is_told(usual: Gateway) -> None:
     raw = stripe(Expect="100-continue")
     head, separator, body = raw.partition(b"\r\n\r\n")
 
-    with connected(gateway.port) as connection:
+    with connected(usual.port) as connection:
         connection.sendall(head + separator)
         assert connection.recv(65536) == b"HTTP/1.1 100 Continue\r\n\r\n"
         connection.sendall(body)
@@ -184,7 +186,7 @@ def test_who_asks_first_whether_to_send_is_told(serve: Serve) -> None:
         (b"application/json", b"text/plain", b"415"),
         (b"Content-Length: ", b"Content-Length: 99999", b"413"),
     ):
-        with connected(gateway.port) as connection:
+        with connected(usual.port) as connection:
             connection.sendall((head + separator).replace(given, instead))
             assert connection.recv(65536).startswith(b"HTTP/1.1 " + status)
 
