@@ -1,10 +1,9 @@
-"""`pivotal events list | show | tail | publish | dead | replay | stats | work | subscriptions`: the event log."""
+"""`pivotal events list | show | tail | publish | dead | replay | ...`: the event log."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from cli import subscriptions
+from cli import retention, subscriptions
 from cli.output import json_option, say, say_json, table
 from cli.work import work
 from errors import PivotalError
@@ -40,6 +39,8 @@ def events() -> None:
 
 
 events.add_command(work)
+events.add_command(retention.prune)
+events.add_command(retention.stats)
 events.add_command(subscriptions.subscriptions)
 events.add_command(subscriptions.unsubscribe)
 
@@ -171,21 +172,6 @@ def _replay_tables(sequences: tuple[int, ...], as_json: bool) -> int:
         for one in applied.dead:
             say(f"  {one.sequence}  {one.type}: {one.error}")
     return int(bool(applied.dead))
-
-
-@events.command()
-@json_option
-def stats(as_json: bool) -> None:
-    """Count events by type, and dead letters by subscription."""
-    with closing(_log()) as log:
-        counts, head = dict(log.counts()), log.head()
-        buried = dict(Counter(letter.subscription for letter in log.dead()))
-    if as_json:
-        say_json({"events": sum(counts.values()), "head": head, "types": counts, "dead": buried})
-        return
-    table(("type", "events"), [*counts.items(), ("all", sum(counts.values()))])
-    for subscription, letters in buried.items():
-        say(f"{letters} dead letter{'s' * (letters != 1)} of {subscription}: see `pivotal events dead`", fg="red")
 
 
 def _log() -> EventLog:

@@ -108,6 +108,7 @@ class Status:
         lag: Sequences in the log behind the cursor.
         holder: Which process works it (host and process id); None if none does.
         waiting: Events before the cursor that are tried again, in hand, or wait behind such.
+        oldest: The first of these, a sequence; None if there is none.
         dead: Dead letters.
     """
 
@@ -116,6 +117,7 @@ class Status:
     lag: int
     holder: str | None
     waiting: int
+    oldest: int | None
     dead: int
 
 
@@ -400,14 +402,15 @@ class Deliveries:
         found = self._database.select(
             f"SELECT name, cursor, CASE WHEN expires > {self._database.now} THEN holder END,"
             " (SELECT count(*) FROM deliveries WHERE subscription = name),"
+            " (SELECT min(sequence) FROM deliveries WHERE subscription = name),"
             " (SELECT count(*) FROM dead_letters WHERE subscription = name)"
             " FROM durable_subscriptions ORDER BY name",
             {},
         )
         head = self._log.head()
         return [
-            Status(name, cursor, max(0, head - cursor), holder, waiting, dead)
-            for name, cursor, holder, waiting, dead in found
+            Status(name, cursor, max(0, head - cursor), holder, waiting, oldest, dead)
+            for name, cursor, holder, waiting, oldest, dead in found
         ]
 
     @property

@@ -122,7 +122,7 @@ class EventLog(Protocol):
         """The last sequence that was recorded before a moment (with a time zone); 0 if there is none."""
         ...
 
-    def prune(self, until: int) -> int:
+    def prune(self, until: int, *, dry_run: bool = False) -> int:
         """Deletes the events up to the sequence `until`, but for dead letters and the log's last event.
 
         What a durable subscription has not done yet stays, too.
@@ -131,7 +131,7 @@ class EventLog(Protocol):
         never goes back. Publishers get their turn in between; who is interrupted has deleted a part.
 
         Returns:
-            How many were deleted.
+            How many were deleted, or would be: `dry_run` deletes nothing.
         """
         ...
 

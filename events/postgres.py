@@ -45,16 +45,14 @@ _BURY = """
     ON CONFLICT (sequence, subscription)
     DO UPDATE SET error = excluded.error, attempts = excluded.attempts, at = excluded.at
 """
-_PRUNE = """
-    DELETE FROM events WHERE sequence IN (
-        SELECT sequence FROM events
-        WHERE sequence <= least(%s, (SELECT min(cursor) FROM durable_subscriptions))
-            AND sequence < (SELECT max(sequence) FROM events)
-            AND NOT EXISTS (SELECT 1 FROM dead_letters WHERE dead_letters.sequence = events.sequence)
-            AND NOT EXISTS (SELECT 1 FROM deliveries WHERE deliveries.sequence = events.sequence)
-        ORDER BY sequence LIMIT %s
-    )
+_PRUNABLE = """
+    FROM events
+    WHERE sequence <= least(%s, (SELECT min(cursor) FROM durable_subscriptions))
+        AND sequence < (SELECT max(sequence) FROM events)
+        AND NOT EXISTS (SELECT 1 FROM dead_letters WHERE dead_letters.sequence = events.sequence)
+        AND NOT EXISTS (SELECT 1 FROM deliveries WHERE deliveries.sequence = events.sequence)
 """
+_PRUNE = f"DELETE FROM events WHERE sequence IN (SELECT sequence {_PRUNABLE} ORDER BY sequence LIMIT %s)"
 _RECORDED = "SELECT sequence, event, recorded_at FROM events"
 _LAST_SEQUENCE = 2**63 - 1
 
@@ -126,8 +124,10 @@ class PostgresEventLog:
         """See `EventLog.before`."""
         return bisect_left(range(self.head() + 1), moment, lo=1, key=self._recorded_at) - 1
 
-    def prune(self, until: int) -> int:
+    def prune(self, until: int, *, dry_run: bool = False) -> int:
         """See `EventLog.prune`."""
+        if dry_run:
+            return int(self.select(f"SELECT count(*) {_PRUNABLE}", until)[0][0])
         pruned, deleted = 0, PRUNE_PORTION
         while deleted == PRUNE_PORTION:
             with self.writing() as connection:

@@ -83,16 +83,14 @@ _BURY = """
     INSERT INTO dead_letters (subscription, sequence, error, attempts, at) VALUES (?, ?, ?, ?, ?)
     ON CONFLICT DO UPDATE SET error = excluded.error, attempts = excluded.attempts, at = excluded.at
 """
-_PRUNE = """
-    DELETE FROM events WHERE sequence IN (
-        SELECT sequence FROM events
-        WHERE sequence <= ? AND sequence < (SELECT max(sequence) FROM events)
-            AND NOT EXISTS (SELECT 1 FROM durable_subscriptions WHERE cursor < sequence)
-            AND sequence NOT IN (SELECT sequence FROM dead_letters)
-            AND sequence NOT IN (SELECT sequence FROM deliveries)
-        ORDER BY sequence LIMIT ?
-    )
+_PRUNABLE = """
+    FROM events
+    WHERE sequence <= ? AND sequence < (SELECT max(sequence) FROM events)
+        AND NOT EXISTS (SELECT 1 FROM durable_subscriptions WHERE cursor < sequence)
+        AND sequence NOT IN (SELECT sequence FROM dead_letters)
+        AND sequence NOT IN (SELECT sequence FROM deliveries)
 """
+_PRUNE = f"DELETE FROM events WHERE sequence IN (SELECT sequence {_PRUNABLE} ORDER BY sequence LIMIT ?)"
 _LAST_SEQUENCE = 2**63 - 1
 
 _BUSY = "another process holds it; try again"
@@ -167,8 +165,10 @@ class SqliteEventLog:
         """See `EventLog.before`."""
         return bisect_left(range(self.head() + 1), moment, lo=1, key=self._recorded_at) - 1
 
-    def prune(self, until: int) -> int:
+    def prune(self, until: int, *, dry_run: bool = False) -> int:
         """See `EventLog.prune`."""
+        if dry_run:
+            return int(self.select(f"SELECT count(*) {_PRUNABLE}", (until,))[0][0])
         pruned, deleted = 0, PRUNE_PORTION
         while deleted == PRUNE_PORTION:
             with self.writing() as connection:

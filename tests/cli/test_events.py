@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -145,15 +146,40 @@ def test_replay_takes_the_dead_letters_that_are_named(pivotal: Pivotal, log: Eve
     assert "not a dead letter of the tables: 2, 7" in unknown.err
 
 
-def test_stats_count_types_and_dead_letters(pivotal: Pivotal, log: EventLog) -> None:
-    log.publish([event(kind="a"), event(kind="b"), event(kind="a")])
+def test_stats_count_types_and_dead_letters_and_show_who_is_behind(pivotal: Pivotal, log: EventLog) -> None:
+    log.publish([event(kind="a"), event(kind="stripe.invoice.paid"), event(kind="a")])
     bury(log, 1)
+    since = log.read(1, 1)[0].recorded_at
 
-    counted = {"events": 3, "head": 3, "types": {"a": 2, "b": 1}, "dead": {SUBSCRIPTION: 1}}
-    assert pivotal("events", "stats", "--json").json == counted
+    counted = {"events": 3, "head": 3, "types": {"a": 2, "stripe.invoice.paid": 1}, "dead": {SUBSCRIPTION: 1}}
+    told = pivotal("events", "stats", "--json").json
+    [tables] = told.pop("readers")
+    assert told == counted
+    assert datetime.fromisoformat(tables.pop("oldest")) == since
+    assert tables == {"name": SUBSCRIPTION, "position": 1, "lag": 2}
     shown = pivotal("events", "stats").out
-    assert "all        3" in shown
+    assert "all                       3" in shown
+    assert f"{since:%Y-%m-%d %H:%M:%S} UTC, 0:00:" in shown
     assert "1 dead letter of projections" in shown
+
+
+def test_prune_deletes_what_is_old_and_says_why_it_stopped(pivotal: Pivotal, log: EventLog) -> None:
+    log.publish([event(), event(), event()])
+
+    assert pivotal("events", "prune", "--older-than", "30d", "--json").json["events"] == 0
+    tried = pivotal("events", "prune", "--older-than", "0s", "--dry-run").out
+    assert tried.startswith("2 events would be deleted.\nLooked at all up to 3: ")
+    assert log.read(0, 10)[0].sequence == 1
+
+    assert pivotal("events", "prune", "--older-than", "0s").out.startswith("2 events were deleted.\n")
+    assert [one.sequence for one in log.read(0, 10)] == [3]
+
+
+def test_an_age_that_is_none_is_refused(pivotal: Pivotal, log: EventLog) -> None:
+    answer = pivotal("events", "prune", "--older-than", "soon")
+
+    assert (answer.code, log.head()) == (2, 0)
+    assert "write a number and a unit" in answer.err
 
 
 def test_an_empty_log_is_told_in_words(pivotal: Pivotal, project: Path) -> None:  # noqa: ARG001

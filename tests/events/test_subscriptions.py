@@ -110,7 +110,7 @@ def test_events_of_the_types_are_handled_in_order_and_a_restart_goes_on_behind_t
         until(lambda: len(handler.seen) == 4)
 
     assert handler.tried == [0, 2, 3, 4]
-    assert status(log) == Status("mail", log.head(), 0, None, 0, 0)
+    assert status(log) == Status("mail", log.head(), 0, None, 0, None, 0)
 
 
 def test_where_it_starts_is_said_once(log: EventLog) -> None:
