@@ -59,7 +59,7 @@ class LimitedProtocol(HttpToolsProtocol):
         try:
             self.parser.feed_data(data)
             if self._unparsed > self.settings.gateway_header_limit:
-                raise _too_many_bytes(self.settings.gateway_header_limit)
+                raise self._too_large()
         except httptools.HttpParserUpgrade:
             pass  # of a GET, which is answered as if it had not asked
         except httptools.HttpParserError as error:
@@ -71,6 +71,8 @@ class LimitedProtocol(HttpToolsProtocol):
             self._start_clock(self.settings.gateway_header_timeout)
         elif self.cycle.more_body:
             self._start_clock(self.settings.gateway_body_timeout)
+        else:
+            self._stop_clock()
 
     def on_message_begin(self) -> None:
         """A request begins."""
@@ -81,8 +83,7 @@ class LimitedProtocol(HttpToolsProtocol):
         """Refuses what proxies and servers are known to read in different ways, then asks the app."""
         self._in_head, self._unparsed = False, 0
         self._stop_clock()
-        self._check_size()
-        self._check_framing()
+        self._check_head()
         super().on_headers_complete()
         self.headers = []  # what follows the body are no headers, whatever they are called
 
@@ -91,29 +92,30 @@ class LimitedProtocol(HttpToolsProtocol):
         self._unparsed = 0
         super().on_body(body)
 
-    def on_message_complete(self) -> None:
-        """A request has arrived."""
-        self._stop_clock()
-        super().on_message_complete()
-
-    def _check_size(self) -> None:
-        most, limit = self.settings.gateway_header_count, self.settings.gateway_header_limit
-        if len(self.headers) > most:
-            raise RefusedError(431, f"more than {most} headers")
-        if len(self.url) > limit:
-            raise RefusedError(414, f"more than {limit} bytes of target")
-        if len(self.url) + sum([len(name) + len(value) for name, value in self.headers]) > limit:
-            raise _too_many_bytes(limit)
-
-    def _check_framing(self) -> None:
-        names = [name for name, _ in self.headers]
-        if names.count(b"host") != 1 and self.parser.get_http_version() == "1.1":
-            raise RefusedError(400, f"{names.count(b'host')} Host headers")
-        codings = [value.lower() for name, value in self.headers if name == b"transfer-encoding"]
+    def _check_head(self) -> None:
+        size, hosts, codings = len(self.url), 0, []
+        for name, value in self.headers:
+            size += len(name) + len(value)
+            if name == b"host":
+                hosts += 1
+            elif name == b"transfer-encoding":
+                codings.append(value.lower())
+        if size > self.settings.gateway_header_limit:
+            raise self._too_large()
+        if len(self.headers) > self.settings.gateway_header_count:
+            raise RefusedError(431, f"more than {self.settings.gateway_header_count} headers")
+        if hosts != 1 and self.parser.get_http_version() == "1.1":
+            raise RefusedError(400, f"{hosts} Host headers")
         if codings not in ([], [b"chunked"]):
             raise RefusedError(400, "a transfer encoding that is not chunked alone")
         if self.parser.should_upgrade() and self.parser.get_method() != b"GET":
             raise RefusedError(400, "an upgrade to another protocol, which would take the body with it")
+
+    def _too_large(self) -> RefusedError:
+        limit = self.settings.gateway_header_limit
+        if len(self.url) > limit:
+            return RefusedError(414, f"more than {limit} bytes of target")
+        return RefusedError(431, f"more than {limit} bytes of headers")
 
     def _start_clock(self, seconds: float) -> None:
         if self._deadline is None and not self.transport.is_closing():
@@ -150,10 +152,6 @@ class LimitedProtocol(HttpToolsProtocol):
             + b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
             + body
         )
-
-
-def _too_many_bytes(limit: int) -> RefusedError:
-    return RefusedError(431, f"more than {limit} bytes of headers")
 
 
 async def _too_many(scope: Scope, receive: Receive, send: Send) -> None:
