@@ -5,6 +5,7 @@
 - `/twilio`: Twilio's API; the base address is `http://host:port/twilio`.
 - `/google`: Google Calendar's API, and `/google/login/token`, which its credentials name as their `token_uri`.
 - `/graph`: Microsoft Graph, and `/microsoft`, where its tokens are given.
+- `/registry`: a schema registry; user and password are in `sandbox.registry`.
 - `/s3`: S3, by moto; the endpoint is `http://host:port/s3`.
 - `/_sandbox`: what only a sandbox can do: see `_admin`.
 """
@@ -23,10 +24,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 
-from sandbox import google, graph, s3, sendgrid, stripe, tokens, twilio
+from sandbox import google, graph, registry, s3, sendgrid, stripe, tokens, twilio
 from sandbox.google import GoogleService
 from sandbox.graph import GraphService
 from sandbox.graph_subscriptions import Lifecycle
+from sandbox.registry import SchemaRegistryService
 from sandbox.s3 import S3Service
 from sandbox.seed import seed_sendgrid, seed_stripe
 from sandbox.seed_calendars import seed_calendars
@@ -96,6 +98,7 @@ class Sandbox:
         self.google_login, self.microsoft_login = tokens.GoogleLogin(google_tokens), tokens.MicrosoftLogin(graph_tokens)
         self.google = GoogleService(self.clock, google_tokens, self.webhooks)
         self.graph = GraphService(self.clock, graph_tokens, self.webhooks)
+        self.registry = SchemaRegistryService()
         self.s3 = S3Service()
         self._id_seed = id_seed
         self.reset()
@@ -109,6 +112,7 @@ class Sandbox:
         self.twilio.reset(ids)
         self.google.reset(ids)
         self.graph.reset(ids)
+        self.registry.reset()
         self.s3.reset()
         self.wire.reset()
         self.webhooks.deliveries.clear()
@@ -151,6 +155,7 @@ def create_app(sandbox: Sandbox) -> Starlette:
             Mount("/google", sandbox.wire.guard("google", sandbox.google.app(), google.error)),
             Mount("/microsoft", sandbox.wire.guard("microsoft-login", sandbox.microsoft_login.app(), tokens.error)),
             Mount("/graph", sandbox.wire.guard("graph", sandbox.graph.app(), graph.error)),
+            Mount("/registry", sandbox.wire.guard("registry", sandbox.registry.app(), registry.error)),
             Mount("/s3", sandbox.wire.guard("s3", sandbox.s3.app(), s3.error)),
             Mount("/_sandbox", routes=_admin(sandbox)),
         ],

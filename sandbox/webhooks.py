@@ -19,7 +19,17 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from pydantic import BaseModel, ConfigDict
 
-Service = Literal["stripe", "sendgrid", "twilio", "google", "google-login", "graph", "microsoft-login", "s3"]
+Service = Literal[
+    "stripe",
+    "sendgrid",
+    "twilio",
+    "google",
+    "google-login",
+    "graph",
+    "microsoft-login",
+    "registry",
+    "s3",
+]
 
 _TIMEOUT = 10.0
 _ATTEMPTS = 12
