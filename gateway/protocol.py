@@ -32,6 +32,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     settings: ClassVar[Settings]
 
+    url = b""
     _deadline: TimerHandle | None = None
     _in_head = False
     _deaf = False

@@ -341,6 +341,7 @@ HTTP = {
     "a target of many kilobytes": Case(lambda: stripe(path="/webhooks/stripe?" + "x" * 20_000), 414, "more than 16384"),
     # headers
     "no HTTP": Case(lambda: b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400, "not HTTP: Invalid method"),
+    "nothing but empty lines": Case(lambda: b"\r\n" * 10_000, 431, "more than 16384"),
     "HTTP/2": Case(lambda: b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400, "not HTTP"),
     "HTTP/3.7": Case(lambda: head(HOST, LENGTH, version=b"3.7"), 400, "Invalid HTTP version"),
     "no host": Case(lambda: head(LENGTH), 400, "0 Host headers"),
