@@ -103,6 +103,7 @@ def sandbox_environment(url: str, played: Sandbox) -> Mapping[str, str]:
         "PIVOTAL_SENDGRID_API_BASE": f"{url}/sendgrid",
         "PIVOTAL_SENDGRID_API_KEY": SENDGRID_TEST_KEY,
         "PIVOTAL_SENDGRID_WEBHOOK_KEYS": played.sendgrid_signer.public_key,
+        "PIVOTAL_SENDGRID_INBOUND_KEYS": played.sendgrid_signer.public_key,
         "PIVOTAL_TWILIO_API_BASE": f"{url}/twilio",
         "PIVOTAL_TWILIO_ACCOUNT_SID": TWILIO_TEST_ACCOUNT,
         "PIVOTAL_TWILIO_SECRET": played.twilio_auth_token,
@@ -148,6 +149,7 @@ def deliver_webhooks(played: Sandbox, gateway_url: str) -> None:
     for endpoint in (
         Endpoint(service="stripe", url=f"{gateway_url}/webhooks/stripe"),
         Endpoint(service="sendgrid", url=f"{gateway_url}/webhooks/sendgrid"),
+        Endpoint(service="sendgrid-inbound", url=f"{gateway_url}/webhooks/sendgrid/inbound"),
         Endpoint(service="twilio", url=f"{gateway_url}/webhooks/twilio"),
     ):
         played.webhooks.endpoints.append(endpoint)

@@ -28,6 +28,7 @@ from sandbox import google, graph, registry, s3, sendgrid, stripe, tokens, twili
 from sandbox.google import GoogleService
 from sandbox.graph import GraphService
 from sandbox.graph_subscriptions import Lifecycle
+from sandbox.inbound_mail import InboundMail, ParseService
 from sandbox.registry import SchemaRegistryService
 from sandbox.s3 import S3Service
 from sandbox.seed import seed_sendgrid, seed_stripe
@@ -93,6 +94,7 @@ class Sandbox:
         self.webhooks = Webhooks({"stripe": StripeSigner(self.stripe_webhook_secret), "sendgrid": self.sendgrid_signer})
         self.stripe = StripeService(self.clock, self.webhooks)
         self.sendgrid = SendGridService(self.clock, self.webhooks, self.sendgrid_signer)
+        self.parse = ParseService(self.webhooks, self.sendgrid_signer)
         self.twilio = TwilioService(self.clock, self.webhooks, TwilioSigner(self.twilio_auth_token))
         google_tokens, graph_tokens = tokens.Tokens(self.clock, "ya29."), tokens.Tokens(self.clock, "eyJ0.")
         self.google_login, self.microsoft_login = tokens.GoogleLogin(google_tokens), tokens.MicrosoftLogin(graph_tokens)
@@ -109,6 +111,7 @@ class Sandbox:
         self.clock.ahead = 0
         self.stripe.reset(ids)
         self.sendgrid.reset(ids)
+        self.parse.reset(ids)
         self.twilio.reset(ids)
         self.google.reset(ids)
         self.graph.reset(ids)
@@ -181,6 +184,7 @@ def _admin(sandbox: Sandbox) -> list[Route]:
         Route("/webhooks", _taking(Endpoint, sandbox.webhooks.endpoints.append), methods=["POST"]),
         Route("/clock", _taking(Moved, sandbox.advance), methods=["POST"]),
         Route("/twilio/inbound", _taking(Inbound, sandbox.twilio.receive), methods=["POST"]),
+        Route("/sendgrid/inbound", _taking(InboundMail, sandbox.parse.receive), methods=["POST"]),
         Route("/forget", _taking(Forgotten, sandbox.forget), methods=["POST"]),
         Route("/graph/lifecycle", _taking(Lifecycle, sandbox.graph.subscriptions.tell_of_lifecycle), methods=["POST"]),
         Route("/misbehave", _taking(Misbehaviour, sandbox.wire.misbehave), methods=["POST"]),

@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict
 Service = Literal[
     "stripe",
     "sendgrid",
+    "sendgrid-inbound",
     "twilio",
     "google",
     "google-login",

@@ -6,8 +6,11 @@ import base64
 import hashlib
 import select
 import socket
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing
+from email import message_from_string
+from email.policy import default
 
 import httpx
 import pytest
@@ -17,11 +20,14 @@ from hypothesis import strategies as st
 from sendgrid.helpers.eventwebhook import EventWebhook
 from starlette.datastructures import Headers
 
+from cli.serve import deliver_webhooks
 from events.envelope import Event
 from events.sqlite import SqliteEventLog
 from gateway.provider import Hook
 from gateway.providers.sendgrid_signature import Signature
 from gateway.refusal import RefusedError
+from sandbox.app import Sandbox
+from sandbox.serve import running
 from tests.events.strategies import TEXT
 from tests.gateway.conftest import Gateway, Serve, serving
 from tests.gateway.raw import request
@@ -190,6 +196,25 @@ def test_text_is_read_by_the_charset_that_sendgrid_names(shared: Gateway, name: 
 def test_charsets_that_cannot_be_read_do_not_lose_the_mail(shared: Gateway, charsets: bytes) -> None:
     [event] = landed(shared, mail_form({"text": "é".encode(), "charsets": charsets}))
     assert event.data["fields"]["text"] == "é"
+
+
+@pytest.mark.parametrize("raw", [False, True])
+def test_a_mail_from_outside_goes_through_the_sandbox_to_the_log(serve: Serve, raw: bool) -> None:
+    played = Sandbox()
+    gateway = serve(sendgrid_inbound_keys=played.sendgrid_signer.public_key)
+    deliver_webhooks(played, f"http://127.0.0.1:{gateway.port}")
+    with running(played) as served:
+        mail = {"sender": "zoe@example.com", "subject": "Grüße", "text": "Schöne Grüße", "raw": raw}
+        httpx.post(f"{served.url}/_sandbox/sendgrid/inbound", json=mail).raise_for_status()
+        while not gateway.log.head():
+            time.sleep(0.02)
+
+    [event] = stored(gateway)
+    fields = event.data["fields"]
+    assert (fields["from"], fields["subject"]) == ("zoe@example.com", "Grüße")
+    assert fields["envelope"]["to"] == ["in@parse.example.com"]
+    text = message_from_string(fields["email"], policy=default).get_content() if raw else fields["text"]
+    assert text.strip() == "Schöne Grüße"
 
 
 # --- what is refused -------------------------------------------------------------------------------------------------
