@@ -64,8 +64,10 @@ def apply_landed_events(
     warehouse: WarehouseResource,
 ) -> None:
     """Applies a range of landed events to the tables; poisoned ones go to the dead-letter list."""
+    from etl.startup import hide_pandas_from_pyarrow
     from projections.apply import apply_range
 
+    hide_pandas_from_pyarrow()
     try:
         with event_log.open() as log:
             until = log.head() if config.until is None else config.until

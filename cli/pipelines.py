@@ -127,7 +127,7 @@ def run(name: str, full_refresh: bool, key: str | None, start: str | None, end: 
 
     It goes on from where its last run stopped; with partitions, it replaces or merges just these. NAME is the pipeline.
     """
-    from cli.startup import hide_pandas_from_pyarrow
+    from etl.startup import hide_pandas_from_pyarrow
 
     hide_pandas_from_pyarrow()  # first of all: what is imported now may convert values
     from etl.run import run_pipeline

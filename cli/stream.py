@@ -39,9 +39,9 @@ def run(name: str, as_json: bool) -> None:
 
     NAME is the pipeline. No other run of it can go on meanwhile.
     """
-    from cli.startup import hide_pandas_from_pyarrow
     from cli.work import run as until_asked_to_end
     from etl.follow import follow
+    from etl.startup import hide_pandas_from_pyarrow
 
     hide_pandas_from_pyarrow()
     pipeline, totals = find_pipeline(name), SimpleQueue["RunReport"]()

@@ -33,16 +33,18 @@ Follower = Callable[[Signal], None]
 
 @click.command()
 @click.option("--subscriptions", "place", metavar="PACKAGE.MODULE:NAME", help="Durable subscriptions to work as well.")
-def work(place: str | None) -> None:
+@click.option("--outbox", "outbox", metavar="URL", help="A database whose outbox is relayed to the log as well.")
+def work(place: str | None, outbox: str | None) -> None:
     """Apply events to the tables as they land, until Ctrl-C or SIGTERM.
 
     Any number of workers may run, also beside Dagster's sensor. With DAGSTER_HOME, Dagster is told what became of each
     table. Each durable subscription is worked by one of the workers at a time.
     """
-    from cli.startup import hide_pandas_from_pyarrow
     from etl.destinations.warehouse import open_warehouse
     from etl.pipeline import shown_url
+    from etl.startup import hide_pandas_from_pyarrow
     from events.log import open_log
+    from events.outbox import follow as relay_outbox
     from gateway.logs import log_to_stderr
     from projections.follow import follow
     from settings import get_settings
@@ -64,6 +66,8 @@ def work(place: str | None) -> None:
         followers: list[Follower] = [lambda stop: follow(partial(open_log, settings.events_url), warehouse, stop, tell)]
         if declared:
             followers.append(partial(_work_subscriptions, settings.events_url, declared))
+        if outbox:
+            followers.append(partial(relay_outbox, outbox, partial(open_log, settings.events_url)))
         run(followers)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import dagster as dg
 import duckdb
+import psycopg
 import pytest
 
 from assets.events import process_landed_events, table_specs
@@ -79,6 +80,20 @@ def test_a_run_applies_its_range_and_tells_of_each_table(
     }
     with duckdb.connect(str(tmp_path / "warehouse.duckdb"), read_only=True) as connection:
         assert connection.execute("SELECT status FROM subscriptions").fetchall() == [("active",)]
+
+
+def test_log_and_warehouse_may_both_be_in_postgresql(instance: dg.DagsterInstance, postgres_url: str) -> None:
+    event_log = EventLogResource(url=postgres_url)
+    with event_log.open() as log:
+        log.publish([sendgrid_event("delivered", "e1"), stripe_event("invoice.paid", "evt_1", NOON, {})])
+    resources: dict[str, object] = {"event_log": event_log, "warehouse": WarehouseResource(url=postgres_url)}
+    result = run(instance, resources)
+    assert result.success
+    assert materialized(result)["email_messages"].metadata["dead_letters"].value == 1
+    with psycopg.connect(postgres_url) as connection:
+        assert connection.execute("SELECT status FROM email_messages").fetchall() == [("delivered",)]
+    with event_log.open() as log:
+        assert [one.event.data["sequence"] for one in log.read(0, 9, types=["pivotal.event.dead_lettered"])] == [2]
 
 
 def test_a_run_without_a_range_applies_all_that_is_missing(

@@ -175,6 +175,15 @@ def test_events_that_no_table_takes_ask_for_no_run(ticks: Ticks, log: EventLog) 
     assert ticks.tick() == [(1, 2)]
 
 
+def test_the_log_may_be_in_postgresql(ticks: Ticks, postgres_url: str) -> None:
+    ticks.event_log = EventLogResource(url=postgres_url)
+    with ticks.event_log.open() as log:
+        land(log, "a", "b")
+    assert ticks.tick() == [(0, 2)]
+    ticks.run(STARTED)
+    assert ticks.says().startswith("a run is at work on events 1 to 2; up to 2 events wait")
+
+
 def test_a_log_that_started_anew_is_read_from_its_start(ticks: Ticks, log: EventLog) -> None:
     ticks.cursor = "50-80-1"
     ticks.run(SUCCEEDED)

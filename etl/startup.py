@@ -1,4 +1,4 @@
-"""What makes a short command short."""
+"""What makes a short command, and a short run, short."""
 
 from __future__ import annotations
 
