@@ -18,6 +18,7 @@ from etl.pipeline import (
     DatabaseDestination,
     DatabaseSource,
     Pipeline,
+    StreamDestination,
     StreamSource,
     shown_url,
 )
@@ -102,6 +103,8 @@ def _declared(pipeline: Pipeline) -> Mapping[str, str]:
         return {"dagster/table_name": destination.table, "write": destination.write}
     if isinstance(destination, ApiDestination):
         return {"url": shown_url(destination.url), "write": destination.method}
+    if isinstance(destination, StreamDestination):
+        return {"topic": destination.topic, "write": destination.write}
     return {"path": destination.path, "write": destination.write}
 
 
@@ -111,6 +114,8 @@ def _written(pipeline: Pipeline) -> tuple[str, str]:
         return (destination.connection, destination.table)
     if isinstance(destination, ApiDestination):
         return ("api", destination.url)
+    if isinstance(destination, StreamDestination):
+        return (destination.brokers, destination.topic)
     return ("file", destination.path)
 
 
@@ -154,6 +159,8 @@ def _destination_kind(pipeline: Pipeline) -> str:
     destination = pipeline.destination
     if isinstance(destination, ApiDestination):
         return destination.type
+    if isinstance(destination, StreamDestination):
+        return "kafka"
     return _scheme(destination.connection) if isinstance(destination, DatabaseDestination) else destination.format
 
 

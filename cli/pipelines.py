@@ -250,7 +250,8 @@ def _place(end: Source | Destination) -> str:
         return shown_url(url)
     if topics := getattr(end, "topics", None):
         return ", ".join(topics)
-    return getattr(end, "table", None) or getattr(end, "path", None) or "query"
+    named = (getattr(end, name, None) for name in ("table", "path", "topic"))
+    return next(filter(None, named), "query")
 
 
 def report_dict(report: RunReport) -> dict[str, object]:

@@ -1,9 +1,9 @@
-"""Where rows go: a warehouse (`etl.destinations.warehouse`), files in a folder or an API."""
+"""Where rows go: a warehouse (`etl.destinations.warehouse`), files in a folder, an API or a topic."""
 
 from __future__ import annotations
 
 from etl.partitions import Partition
-from etl.pipeline import ApiDestination, FileDestination, Pipeline
+from etl.pipeline import ApiDestination, FileDestination, Pipeline, StreamDestination
 from etl.stream import Destination
 
 
@@ -27,6 +27,10 @@ def open_destination(pipeline: Pipeline, partition: Partition | None = None) -> 
         from etl.destinations.api import EndpointDestination
 
         return EndpointDestination(pipeline.name, pipeline.destination)
+    if isinstance(pipeline.destination, StreamDestination):
+        from etl.destinations.stream import TopicDestination
+
+        return TopicDestination(pipeline.name, pipeline.destination)
     from etl.destinations.database import TableDestination
 
     children = pipeline.transform.children

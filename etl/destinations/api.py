@@ -18,7 +18,7 @@ import pyarrow as pa
 from errors import DestinationError, IntegrationError
 from etl.client import Address, inserts, open_client, param
 from etl.destinations.beside import Beside, BesideLoad, Run
-from etl.destinations.objects import json_object, json_values, not_numbers
+from etl.destinations.objects import check_columns, json_object, json_values, not_numbers
 from etl.destinations.warehouse import Transaction, open_warehouse
 from etl.nested import dump
 from etl.overlap import several
@@ -102,7 +102,7 @@ class EndpointLoad(BesideLoad):
             DestinationError: The API cannot be reached, or refuses the caller and not a row; or the rows lack a column
                 that the pipeline names.
         """
-        self._check_columns(rows)
+        check_columns(rows, {**dict.fromkeys(self._url.names, "url"), **dict.fromkeys(self._declared.key, "key")})
         refused: list[Refused] = []
         requests = _batches(self._rows(rows, refused), self._declared.batch or 1)
         for some in several(self._send, requests, self._declared.concurrency):
@@ -122,14 +122,6 @@ class EndpointLoad(BesideLoad):
         super().__exit__(kind, error, trace)
 
     # --- rows become requests
-
-    def _check_columns(self, rows: pa.RecordBatch) -> None:
-        for name in [*self._url.names, *self._declared.key] if rows.num_rows else ():
-            if name not in rows.schema.names:
-                raise DestinationError(
-                    f"the rows have no column {name}, which `{'key' if name in self._declared.key else 'url'}` names",
-                    hint=f"the rows have: {', '.join(rows.schema.names)}",
-                )
 
     def _rows(self, rows: pa.RecordBatch, refused: list[Refused]) -> Iterator[_Row]:
         """The rows that a request can be made of; the others are added to `refused`."""

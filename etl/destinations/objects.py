@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,24 @@ def json_values(rows: pa.RecordBatch) -> dict[str, list[Any]]:
         DestinationError: JSON has nothing for a column's type.
     """
     return {name: _values(name, rows[name]) for name in rows.schema.names}
+
+
+def check_columns(rows: pa.RecordBatch, named: Mapping[str, str]) -> None:
+    """Lets rows pass that have some columns.
+
+    Args:
+        rows: The rows.
+        named: Column -> the key of the pipeline file that names it.
+
+    Raises:
+        DestinationError: One is missing.
+    """
+    for name, key in named.items() if rows.num_rows else ():
+        if name not in rows.schema.names:
+            raise DestinationError(
+                f"the rows have no column {name}, which `{key}` names",
+                hint=f"the rows have: {', '.join(rows.schema.names)}",
+            )
 
 
 def json_object(values: dict[str, Any]) -> bytes:

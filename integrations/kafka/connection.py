@@ -15,6 +15,9 @@ T = TypeVar("T")
 _PATIENCE = 3
 """How often brokers may close a connection that authenticates before we give up."""
 
+_BACKOFF = 20
+"""Milliseconds between two tries; a transaction begins with several."""
+
 Mechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
 
 
@@ -59,7 +62,7 @@ class Connection:
         """A client of kafka-python's, connected.
 
         Args:
-            client: `KafkaConsumer` or `KafkaProducer`. (`KafkaAdminClient` logs the password.)
+            client: `KafkaConsumer`, `KafkaProducer` or `KafkaAdminClient`.
             options: Its own options.
 
         Raises:
@@ -86,11 +89,12 @@ class Connection:
             "security_protocol": security,
             "sasl_mechanism": self.mechanism if self.username else None,
             "sasl_plain_username": self.username or None,
-            "sasl_plain_password": self.password or None,
+            "sasl_plain_password": _Hidden(self.password) if self.password else None,
             "ssl_context": self._context(self.tls) if self.tls is not None else None,
             "bootstrap_timeout_ms": milliseconds,
             "request_timeout_ms": milliseconds,
             "reconnect_backoff_max_ms": 1000,
+            "retry_backoff_ms": _BACKOFF,
         }
 
     def _context(self, tls: Tls) -> ssl.SSLContext:
@@ -110,6 +114,15 @@ class Connection:
         return context
 
 
+class _Hidden(str):
+    """A text that is not shown: kafka-python's admin client logs its options."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'***'"
+
+
 def _wire(failures: list[Exception], wires: list[Any], **options: Any) -> Any:  # noqa: ANN401  (it has no types)
     """kafka-python's connections, which end the first attempt to connect if the brokers refuse us.
 
@@ -125,6 +138,10 @@ def _wire(failures: list[Exception], wires: list[Any], **options: Any) -> Any:  
     from kafka.net.selector import NetworkSelector
 
     class Manager(KafkaConnectionManager):  # type: ignore[misc]
+        def __init__(self, net: object, **configs: Any) -> None:  # noqa: ANN401
+            super().__init__(net, **configs)
+            self.cluster.config["retry_backoff_ms"] = _BACKOFF  # otherwise it waits before it looks for a topic
+
         def get_connection(self, node_id: object, **more: Any) -> Any:  # noqa: ANN401
             connection = super().get_connection(node_id, **more)
             if not connection.init_future.is_done:

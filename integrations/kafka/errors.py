@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -42,6 +43,7 @@ def in_our_words(connection: Connection, operation: str, error: Exception) -> Ka
         operation: For what.
         error: The error.
     """
+    error = _cause(error)
     message, hint = _message(connection, error)
     return KafkaIntegrationError(
         f"Kafka at {connection.brokers}: {message}",
@@ -61,6 +63,15 @@ def is_refusal(error: Exception) -> bool:
 
     refused = errors.SaslAuthenticationFailedError, errors.UnsupportedSaslMechanismError, errors.IllegalSaslStateError
     return isinstance(error, refused) or _is_untrusted(error)
+
+
+def _cause(error: Exception) -> Exception:
+    """What a transaction failed for, where kafka-python has it in a text: `... error state: [Error 90] ...`."""
+    from kafka import errors
+
+    named = re.search(r"\[Error \d+\] (\w+)", str(error)) if type(error) is errors.KafkaError else None
+    kind = getattr(errors, named[1], None) if named else None
+    return kind() if kind else error
 
 
 def _is_turned_away(connection: Connection, error: Exception) -> bool:
@@ -86,9 +97,29 @@ def _message(connection: Connection, error: Exception) -> tuple[str, str]:
             "check `mechanism` under `auth`, and the port: each listener has its own",
         ),
         (
+            errors.TransactionalIdAuthorizationFailedError,
+            "not allowed to write in transactions",
+            "give the user of `auth` the right (ACL) to write and describe the transactional id",
+        ),
+        (
             (errors.AuthorizationError, errors.SecurityDisabledError),
             f"not allowed ({_short(error)})",
-            "give the user of `auth` the right (ACL) to describe and read the topic, and to read the group",
+            "give the user of `auth` the right (ACL) to describe and read (or write) the topic, and to read the group",
+        ),
+        (
+            (errors.ProducerFencedError, errors.InvalidProducerEpochError, errors.InvalidTxnStateError),
+            "the transaction was ended by the brokers: another run of the same name has begun, or it took too long",
+            "see that the pipeline runs in one place; a run that takes too long for a transaction must load less",
+        ),
+        (
+            errors.InvalidTransactionTimeoutError,
+            "the brokers do not let a transaction take so long",
+            "raise transaction.max.timeout.ms on the brokers (Kafka's default, 15 minutes, is enough)",
+        ),
+        (
+            (errors.MessageSizeTooLargeError, errors.RecordListTooLargeError),
+            "a record is larger than its topic takes",
+            "give the user of `auth` the right (ACL) to describe the topic's configs: such a row is then quarantined",
         ),
         (
             errors.CorruptRecordError,

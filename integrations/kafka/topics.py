@@ -81,15 +81,22 @@ class Cluster:
         found = [topic for topic in there if (fnmatchcase(topic, wanted) if is_glob else topic == wanted)]
         if found:
             return found
-        close = get_close_matches(wanted, there, 3) or sorted(there)[:10]
-        raise KafkaIntegrationError(
-            f"Kafka at {self._connection.brokers}: there is no topic {'like ' * is_glob}{wanted!r}",
-            service="kafka",
-            operation="topics",
-            code="UnknownTopicOrPartitionError",
-            hint=f"it has {', '.join(close)}" if close else "it has no topics, or none that this user may see",
-        )
+        raise no_topic(self._connection, wanted, there, is_glob=is_glob)
 
     def _partitions(self, topic: str) -> Collection[int]:
         partitions: Collection[int] = self._consumer.partitions_for_topic(topic)
         return partitions
+
+
+def no_topic(
+    connection: Connection, wanted: str, there: Collection[str], *, is_glob: bool = False
+) -> KafkaIntegrationError:
+    """Says that a name, or a glob, has no topic, and which there are."""
+    close = get_close_matches(wanted, there, 3) or sorted(there)[:10]
+    return KafkaIntegrationError(
+        f"Kafka at {connection.brokers}: there is no topic {'like ' * is_glob}{wanted!r}",
+        service="kafka",
+        operation="topics",
+        code="UnknownTopicOrPartitionError",
+        hint=f"it has {', '.join(close)}" if close else "it has no topics, or none that this user may see",
+    )

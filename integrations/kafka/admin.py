@@ -1,0 +1,112 @@
+"""What must be known of topics before they are written to, and topics that keep the last record of each key."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any, Self
+
+from integrations.kafka.connection import Connection
+from integrations.kafka.errors import KafkaIntegrationError, told
+from integrations.kafka.topics import no_topic
+
+LARGEST_NOTE = 64 << 20
+"""The largest record, in bytes, of a topic that `Admin.make_compacted` makes."""
+
+_DEFAULT_LARGEST = 1_048_588
+"""What Kafka's brokers take if nobody says otherwise, and nobody may ask."""
+
+_COMPACTED = {
+    "cleanup.policy": "compact",
+    "segment.bytes": str(LARGEST_NOTE + (1 << 20)),  # what is still written to is not compacted
+    "segment.ms": "3600000",
+    "max.message.bytes": str(LARGEST_NOTE),
+}
+
+
+class Admin:
+    """Asks about topics, and makes some.
+
+    Args:
+        connection: How the brokers are reached.
+
+    Raises:
+        KafkaIntegrationError: They cannot be reached, or refuse us.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        from kafka import KafkaAdminClient
+
+        self._connection = connection
+        self._client: Any = connection.open(KafkaAdminClient)
+
+    def check(self, topic: str) -> None:
+        """Lets a topic pass that is there.
+
+        Raises:
+            KafkaIntegrationError: It is not.
+        """
+        there = self._topics()
+        if topic not in there:
+            raise no_topic(self._connection, topic, there)
+
+    def largest(self, topic: str) -> int:
+        """The size in bytes of the largest batch of records that a topic takes; Kafka's default if we may not ask."""
+        return int(self._configs(topic).get("max.message.bytes", _DEFAULT_LARGEST))
+
+    def make_compacted(self, topic: str) -> None:
+        """Makes a topic of one partition that keeps the last record of each key for ever, if it is not there.
+
+        Raises:
+            KafkaIntegrationError: It is there, but forgets records; or we may not make it.
+        """
+        from kafka.errors import TopicAlreadyExistsError
+
+        if topic not in self._topics():
+            wanted = {topic: {"num_partitions": 1, "configs": _COMPACTED}}
+            try:
+                with told(self._connection, "create_topics"):
+                    self._client.create_topics(wanted, wait_for_metadata=True)
+            except KafkaIntegrationError as error:
+                if error.code != TopicAlreadyExistsError.__name__:
+                    raise _unmade(topic, error) from None
+        elif self._configs(topic).get("cleanup.policy", "compact") != "compact":
+            raise KafkaIntegrationError(
+                f"Kafka at {self._connection.brokers}: the topic {topic} forgets what was written long ago",
+                service="kafka",
+                operation="describe_configs",
+                hint=f"kafka-configs.sh --alter --topic {topic} --add-config cleanup.policy=compact",
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._client.close()
+
+    def _topics(self) -> list[str]:
+        with told(self._connection, "topics"):
+            topics: list[str] = self._client.list_topics()
+        return topics
+
+    def _configs(self, topic: str) -> dict[str, str]:
+        """Those of the configs that we look at; none if we may not."""
+        from kafka.admin import ConfigResource
+
+        asked = ConfigResource("TOPIC", topic, ["cleanup.policy", "max.message.bytes"])
+        with told(self._connection, "describe_configs"):
+            found = self._client.describe_configs([asked], config_filter="all")
+        return {name: each["value"] for name, each in found["topic"].get(topic, {}).items()}
+
+
+def _unmade(topic: str, error: KafkaIntegrationError) -> KafkaIntegrationError:
+    return KafkaIntegrationError(
+        f"{error.message}; it is to make the topic {topic}",
+        service="kafka",
+        operation="create_topics",
+        code=error.code,
+        hint="give the user the right (ACL) to create it, or have it made: "
+        f"kafka-topics.sh --create --topic {topic} --partitions 1 --config cleanup.policy=compact",
+        retryable=error.retryable,
+    )
