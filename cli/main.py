@@ -22,6 +22,7 @@ from cli.events import events
 from cli.output import say, say_json
 from cli.pipelines import check, list_, preview, run, show_problems
 from cli.quarantine import quarantine
+from cli.reconcile import reconcile
 from cli.serve import dev, gateway, sandbox
 from cli.state import state
 from cli.stream import stream
@@ -53,6 +54,7 @@ for command in (
     import_,
     export,
     events,
+    reconcile,
     demo,
     dev,
     gateway,

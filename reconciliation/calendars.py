@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 BEHIND, AHEAD, FIXED_FOR = timedelta(days=90), timedelta(days=400), timedelta(days=30)
 
-PROVIDERS = {"google_calendar": "google", "outlook": "outlook"}
+SERVICES = {"google_calendar": "google", "outlook": "outlook"}
 """What the log and the tables call the services."""
 
 _PORTION = 500
@@ -68,7 +68,7 @@ def reconcile_calendar(
         DestinationError: The warehouse cannot be read or written.
         PivotalError: Another reading goes on.
     """
-    provider = PROVIDERS[calendars.service]
+    provider = SERVICES[calendars.service]
     name = f"reconciliation/{provider}/{_digest(calendar_id)}"
     with only_run_of(name.replace("/", "-")), closing(_Reading(provider, calendar_id)) as reading:
         state = _in_time(remembered(log, warehouse, name), reading.began)

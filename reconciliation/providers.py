@@ -1,15 +1,46 @@
-"""Whom we read from, as the settings declare it."""
+"""Each provider, read as the settings declare it."""
 
 from __future__ import annotations
+
+from datetime import datetime
 
 from errors import PivotalError
 from etl.destinations.warehouse import Warehouse
 from events.log import EventLog
 from integrations.calendar.model import Calendars
-from reconciliation.calendars import PROVIDERS, reconcile_calendar
+from integrations.stripe import Stripe
+from reconciliation.calendars import SERVICES, reconcile_calendar
 from reconciliation.reading import Reconciled
+from reconciliation.stripe import reconcile_stripe
 from reconciliation.watches import keep_watches
 from settings import Settings, several
+
+
+def reconcile(
+    client: Stripe | Calendars,
+    settings: Settings,
+    log: EventLog,
+    warehouse: Warehouse,
+    *,
+    run_id: str,
+    since: datetime | None = None,
+) -> Reconciled:
+    """Reads what a provider's webhooks may have missed.
+
+    Args:
+        client: Asks the provider.
+        settings: Which calendars.
+        log: Where the events go.
+        warehouse: Where to go on from is kept.
+        run_id: Who reads.
+        since: Read Stripe from this time on.
+
+    Raises:
+        PivotalError: As `reconcile_stripe` or `reconcile_calendars`.
+    """
+    if isinstance(client, Stripe):
+        return reconcile_stripe(client, log, warehouse, run_id=run_id, since=since)
+    return reconcile_calendars(client, settings, log, warehouse, run_id=run_id)
 
 
 def reconcile_calendars(
@@ -29,7 +60,7 @@ def reconcile_calendars(
     Raises:
         PivotalError: As `reconcile_calendar` and `keep_watches`. Watches that fail do not keep it from reading.
     """
-    provider = PROVIDERS[calendars.service]
+    provider = SERVICES[calendars.service]
     ids, secret = {
         "google": (settings.google_calendars, settings.google_watch_secret),
         "outlook": (settings.outlook_calendars, settings.outlook_watch_secret),
@@ -45,17 +76,3 @@ def reconcile_calendars(
         for calendar_id in declared:
             found += reconcile_calendar(calendars, calendar_id, log, warehouse, run_id=run_id)
     return found
-
-
-def configured(settings: Settings) -> list[str]:
-    """The providers with credentials.
-
-    Args:
-        settings: The settings.
-    """
-    known = {
-        "stripe": settings.stripe_api_key,
-        "google": settings.google_credentials,
-        "outlook": settings.outlook_client_secret,
-    }
-    return [provider for provider, credentials in known.items() if credentials]

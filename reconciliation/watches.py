@@ -15,7 +15,7 @@ from etl.destinations.warehouse import Warehouse
 from etl.lock import only_run_of
 from events.log import EventLog
 from integrations.calendar.model import LIFETIME, Calendars, Watch
-from reconciliation.calendars import PROVIDERS
+from reconciliation.calendars import SERVICES
 from reconciliation.reading import remember, remembered
 
 _LOST, _TO_RENEW = "outlook.subscription.subscription_removed", "outlook.subscription.reauthorization_required"
@@ -47,7 +47,7 @@ def keep_watches(
         DestinationError: The warehouse cannot be read or written.
         PivotalError: The watches' secret is not set, or somebody else is at it.
     """
-    provider = PROVIDERS[calendars.service]
+    provider = SERVICES[calendars.service]
     name = f"watches/{provider}"
     wanted = calendar_ids[:1] if provider == "outlook" else calendar_ids
     with only_run_of(name.replace("/", "-")):

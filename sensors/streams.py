@@ -18,7 +18,7 @@ LOOK_EVERY, AGAIN = 30, 600
 TAG = "pivotal/stream"
 """The tag of a run that a stream has asked for: the pipeline's name."""
 
-_UNDER_WAY = [
+UNDER_WAY = [
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,
     dg.DagsterRunStatus.STARTING,
@@ -50,7 +50,7 @@ def _request(context: dg.SensorEvaluationContext, pipeline: Pipeline) -> dg.RunR
     from etl.sources.stream import lags
 
     source, tags = cast(StreamSource, pipeline.source), {TAG: pipeline.name}
-    if context.instance.get_runs_count(dg.RunsFilter(tags=tags, statuses=_UNDER_WAY)):
+    if context.instance.get_runs_count(dg.RunsFilter(tags=tags, statuses=UNDER_WAY)):
         return dg.SkipReason("a run is under way")
     try:
         found = lags(source, pipeline.name, open_destination(pipeline).state())

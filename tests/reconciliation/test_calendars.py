@@ -52,7 +52,7 @@ def test_a_meeting_is_a_row_without_what_is_said_in_it_and_who_is_invited(
     assert read().new == 1
     (row,) = rows("calendar_events")
     assert row["calendar_event_id"] == made.id
-    assert (row["service"], row["status"], row["attendees"]) == (module.PROVIDERS[calendars.service], "confirmed", 2)
+    assert (row["service"], row["status"], row["attendees"]) == (module.SERVICES[calendars.service], "confirmed", 2)
     assert datetime.fromisoformat(row["starts_at"]) == NOON
     kept = str([recorded.event.data for recorded in log.read(0, 100)]) + str(row)
     assert "closed doors" not in kept
@@ -145,7 +145,7 @@ def test_a_token_is_kept_only_once_everything_is_published(
     monkeypatch.setattr(type(log), "publish", refusing)
     with pytest.raises(EventLogError):
         read()
-    assert read() == Reconciled(module.PROVIDERS[calendars.service], read=3, new=2)
+    assert read() == Reconciled(module.SERVICES[calendars.service], read=3, new=2)
     assert len(rows("calendar_events")) == 3
 
 

@@ -1,0 +1,75 @@
+"""`pivotal reconcile`: what webhooks have missed."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, closing
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cli.output import json_option, say_json, table
+from errors import PivotalError
+from reconciliation import PROVIDERS, configured
+
+if TYPE_CHECKING:
+    from reconciliation.reading import Reconciled
+
+
+@click.command()
+@click.argument("provider", required=False, type=click.Choice(PROVIDERS))
+@click.option("--since", metavar="AGE", help="Stripe: read from so long ago on, at least: 90m, 2h, 7d.")
+@json_option
+def reconcile(provider: str | None, since: str | None, as_json: bool) -> None:
+    """Read what webhooks may have missed, and put it on the event log.
+
+    PROVIDER is whose; without it, each that there are credentials for. What the webhooks have brought is counted as a
+    duplicate, and changes nothing.
+    """
+    from settings import get_settings
+
+    if since is not None and provider not in {None, "stripe"}:
+        raise click.UsageError("--since is Stripe's: calendars are read from where the last reading ended")
+    moment = None if since is None else _moment(since)
+    if not (providers := [provider] if provider else configured(get_settings())):
+        raise PivotalError("there are no credentials of any provider", hint=f"set those of {', '.join(PROVIDERS)}")
+    found = [_read(each, moment) for each in providers]
+    if as_json:
+        say_json([_record(each) for each in found])
+    else:
+        table(("provider", "read", "new", "duplicates"), [tuple(_record(each).values()) for each in found])
+
+
+def _read(provider: str, since: datetime | None) -> Reconciled:
+    from etl.destinations.warehouse import open_warehouse
+    from events.envelope import new_id
+    from events.log import open_log
+    from reconciliation.providers import reconcile as read
+    from settings import get_settings
+
+    settings = get_settings()
+    with _client(provider) as client, closing(open_log(settings.events_url)) as log:
+        return read(client, settings, log, open_warehouse(settings.warehouse_url), run_id=new_id(), since=since)
+
+
+def _client(provider: str) -> AbstractContextManager[Any]:
+    from resources.google_calendar import GoogleCalendarResource
+    from resources.outlook import OutlookResource
+    from resources.stripe import StripeResource
+
+    makers = {"stripe": StripeResource, "google": GoogleCalendarResource, "outlook": OutlookResource}
+    opened: AbstractContextManager[Any] = makers[provider]().open()
+    return opened
+
+
+def _moment(age: str) -> datetime:
+    from etl.pipeline import duration
+
+    try:
+        return datetime.now(UTC) - duration(age)
+    except ValueError as error:
+        raise click.UsageError(f"--since: {age!r} is {error}") from None
+
+
+def _record(found: Reconciled) -> dict[str, object]:
+    return {"provider": found.provider, "read": found.read, "new": found.new, "duplicates": found.duplicates}
