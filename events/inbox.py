@@ -10,7 +10,7 @@ import hashlib
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
-from weakref import WeakSet
+from weakref import WeakKeyDictionary
 
 from errors import PivotalError
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 TABLE = "_pivotal_inbox"
 
-_KNOWN: WeakSet[Any] = WeakSet()
-"""Engines whose database has the table."""
+_KNOWN: WeakKeyDictionary[Any, set[str]] = WeakKeyDictionary()
+"""Engines, and the tables of ours that their databases have."""
 
 
 def once(connection: sa.Connection, subscription: str, event: Event) -> bool:
@@ -44,7 +44,7 @@ def once(connection: sa.Connection, subscription: str, event: Event) -> bool:
         sqlalchemy.exc.SQLAlchemyError: The database cannot be used.
     """
     table = _table()
-    _make(connection, table)
+    make(connection, table)
     metadata = event.metadata
     key = f"{len(metadata.source)}:{metadata.source}{metadata.dedupe_key}"  # an id may be unique for its source only
     values = {
@@ -68,7 +68,7 @@ def _table() -> sa.Table:
     )
 
 
-def _make(connection: sa.Connection, table: sa.Table) -> None:
+def make(connection: sa.Connection, table: sa.Table) -> None:
     """Makes the table if it is not there.
 
     In SQLite by the handler's own connection, for nobody else can write meanwhile. Elsewhere beside it: MariaDB would
@@ -80,11 +80,11 @@ def _make(connection: sa.Connection, table: sa.Table) -> None:
     create = CreateTable(table, if_not_exists=True)
     if connection.dialect.name == "sqlite":
         connection.execute(create)
-    elif connection.engine not in _KNOWN:
+    elif table.name not in _KNOWN.setdefault(connection.engine, set()):
         # PostgreSQL refuses the second of two who make it at once: then it is there.
         with suppress(sa.exc.IntegrityError), connection.engine.begin() as beside:
             beside.execute(create)
-        _KNOWN.add(connection.engine)
+        _KNOWN[connection.engine].add(table.name)
 
 
 def _insert(connection: sa.Connection, table: sa.Table) -> Any:  # noqa: ANN401  (each dialect has its own kind)

@@ -1,0 +1,159 @@
+"""The outbox: events are published inside the publisher's own transaction, and moved to the log afterwards.
+
+They wait in a table of the publisher's database, so they are there if and only if his transaction was committed.
+`relay` puts them on the log and then deletes them: killed between the two, it puts them there again, and the log knows
+them.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from threading import Event as Signal
+from typing import TYPE_CHECKING, Any
+
+from errors import PivotalError
+from events.envelope import Event
+from events.inbox import make
+from events.log import EventLog, encode
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
+
+TABLE = "_pivotal_outbox"
+
+PORTION = 500
+"""Events that are moved at once: what is in memory."""
+
+LOOK_EVERY = 0.2
+"""Seconds between two looks into an outbox that was empty."""
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
+"""Seconds before a database that is away is tried again; twice as long each time."""
+
+logger = logging.getLogger(__name__)
+
+
+def put(connection: sa.Connection, *events: Event) -> None:
+    """Publishes events in the connection's transaction: `relay` moves them to the log once it is committed.
+
+    Args:
+        connection: The one that makes the change which the events tell of: SQLite, PostgreSQL, MariaDB or MySQL. Its
+            table `_pivotal_outbox` is made when it is first needed.
+        events: The events, in order.
+
+    Raises:
+        EventLogError: One cannot be written as JSON.
+        sqlalchemy.exc.SQLAlchemyError: The database cannot be used.
+    """
+    table = _table()
+    rows = [{"event": encode(event)} for event in events]
+    make(connection, table)
+    if rows:
+        connection.execute(table.insert(), rows)
+
+
+def relay(database: sa.Engine, log: EventLog) -> int:
+    """Moves what waits in an outbox to the log, in order. Several may do so at once.
+
+    Args:
+        database: The publisher's.
+        log: Where the events go.
+
+    Returns:
+        How many were moved.
+
+    Raises:
+        EventLogError: The log cannot be written; the events wait.
+        PivotalError: The publisher's database cannot be used.
+    """
+    moved = 0
+    with _telling(database):
+        with database.begin() as connection:
+            make(connection, _table())
+        while portion := _move(database, log):
+            moved += portion
+    return moved
+
+
+def follow(url: str, open_log: Callable[[], EventLog], stop: Signal) -> None:
+    """Relays an outbox until it is told to stop. Goes on by itself after any trouble.
+
+    Args:
+        url: The publisher's database, as SQLAlchemy writes it.
+        open_log: Opens the log; called again after trouble.
+        stop: Set by who wants it to end.
+
+    Raises:
+        PivotalError: It is no URL of a database.
+    """
+    database, pause = _engine(url), FIRST_PAUSE
+    while not stop.is_set():
+        try:
+            with closing(open_log()) as log:
+                while not stop.wait(LOOK_EVERY):
+                    if moved := relay(database, log):
+                        logger.info("outbox relayed", extra={"events": moved})
+                    pause = FIRST_PAUSE
+        except PivotalError as error:
+            told = {"reason": error.message, "hint": error.hint, "seconds": pause}
+            logger.error("the outbox cannot be relayed; trying again", extra=told)  # noqa: TRY400  (a cause, not a bug)
+            stop.wait(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+    database.dispose()
+
+
+def _move(database: sa.Engine, log: EventLog) -> int:
+    table = _table()
+    with database.connect() as connection:
+        rows = connection.execute(table.select().order_by(table.c.id).limit(PORTION)).all()
+    if rows:
+        log.publish([Event.model_validate_json(row.event) for row in rows])
+        with database.begin() as connection:
+            connection.execute(table.delete().where(table.c.id.in_([row.id for row in rows])))
+    return len(rows)
+
+
+def _table() -> sa.Table:
+    import sqlalchemy as sa
+    from sqlalchemy.dialects import mysql
+
+    return sa.Table(
+        TABLE,
+        sa.MetaData(),
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), primary_key=True, autoincrement=True),
+        sa.Column("event", sa.Text().with_variant(mysql.LONGTEXT(), "mysql", "mariadb"), nullable=False),
+        sqlite_autoincrement=True,  # an id that came again could be deleted for the event that had it before
+    )
+
+
+def _engine(url: str) -> sa.Engine:
+    import sqlalchemy as sa
+
+    try:
+        return sa.create_engine(url, hide_parameters=True, pool_pre_ping=True)
+    except (sa.exc.ArgumentError, ImportError):  # whose message may show the URL
+        raise PivotalError(
+            "the outbox's URL cannot be read",
+            hint="write sqlite:///file.db or postgresql://user:password@host/database",
+        ) from None
+
+
+@contextmanager
+def _telling(database: sa.Engine) -> Iterator[None]:
+    """Turns SQLAlchemy's errors into ours; they show statements."""
+    import sqlalchemy as sa
+
+    try:
+        yield
+    except sa.exc.SQLAlchemyError as error:
+        reason: Any = getattr(error, "orig", None) or error
+        url = database.url
+        raise PivotalError(
+            f"the outbox in {url.get_backend_name()}://{url.host or ''}/{url.database} cannot be used: {reason}".partition(
+                "\n"
+            )[0],
+            hint="is its server running, and may this user read and write the table?",
+            retryable=isinstance(error, sa.exc.OperationalError),
+        ) from error
