@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
+import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from itertools import cycle
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from events.envelope import Event
 from events.sqlite import SqliteEventLog
@@ -182,12 +186,12 @@ def test_who_asks_first_whether_to_send_is_told(usual: Gateway) -> None:
         assert connection.recv(65536) == b"HTTP/1.1 100 Continue\r\n\r\n"
         connection.sendall(body)
         assert answer(connection)[0].status == 200
-    for given, instead, status in (
+    for these, instead, status in (
         (b"application/json", b"text/plain", b"415"),
         (b"Content-Length: ", b"Content-Length: 99999", b"413"),
     ):
         with connected(usual.port) as connection:
-            connection.sendall((head + separator).replace(given, instead))
+            connection.sendall((head + separator).replace(these, instead))
             assert connection.recv(65536).startswith(b"HTTP/1.1 " + status)
 
 
@@ -222,3 +226,29 @@ def test_more_than_may_wait_for_the_log_is_503_until_the_log_goes_on(
         assert reasons(caplog) == ["1 events wait for the event log; 1 may"]
         assert exchange(gateway.port, stripe())[0].status == 200
         assert log.head() == 2
+
+
+PIECES = (
+    b"POST /webhooks/stripe HTTP/1.1\r\n", b"GET /metrics HTTP/1.0\r\n", b"Host: test\r\n", b"Content-Length: 3\r\n",
+    b"Transfer-Encoding: chunked\r\n", b"Content-Type: application/json\r\n", b"Stripe-Signature: t=1,v1=00\r\n",
+    b"Connection: close\r\n", b"Connection: Upgrade\r\nUpgrade: websocket\r\n", b"Expect: 100-continue\r\n", b"\r\n",
+    b"abc", b"3\r\nabc\r\n", b"0\r\n\r\n", b"0\r\nX: y\r\n\r\n", b"f" * 17, b"\0", b"\n", b": ", "é".encode(),
+)  # fmt: skip
+PARTS = st.lists(st.one_of(st.sampled_from(PIECES), st.binary(max_size=8)), max_size=25)
+
+
+@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(parts=PARTS, cut=st.integers(1, 200))
+def test_whatever_comes_is_answered_without_a_fault_of_ours(
+    usual: Gateway, caplog: pytest.LogCaptureFixture, parts: list[bytes], cut: int
+) -> None:
+    before, sent = usual.log.head(), b"".join(parts)
+
+    with connected(usual.port) as connection, suppress(OSError):
+        for at in range(0, len(sent), cut):
+            connection.sendall(sent[at : at + cut])
+        connection.shutdown(socket.SHUT_WR)
+        assert all(status < 500 for status in statuses(rest(connection)))
+
+    assert usual.log.head() == before
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
