@@ -8,7 +8,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal, TypeVar
 
+from integrations.calls import silence
 from integrations.kafka.errors import KafkaIntegrationError, in_our_words, is_refusal
+
+silence("kafka")  # it logs passwords at DEBUG
 
 T = TypeVar("T")
 

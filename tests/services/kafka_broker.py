@@ -57,7 +57,7 @@ broker.heartbeat.interval.ms=500
 """
 
 
-USER, PASSWORD = "reader", "s3cret-of-the-reader"
+USER, PASSWORD = "reader", "correct-horse-battery-staple"
 """Whom the listener with SASL and TLS knows, by every mechanism."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from contextlib import closing
 from datetime import UTC, datetime
@@ -337,7 +338,10 @@ def test_brokers_that_are_away_are_told_and_worth_another_try(topics: Topics) ->
 
 
 @pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"])
-def test_a_topic_is_read_over_sasl_and_tls(secure_kafka: Kafka, topics: Topics, mechanism: str) -> None:
+def test_a_topic_is_read_over_sasl_and_tls(
+    secure_kafka: Kafka, topics: Topics, mechanism: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)  # no secret is logged, in no test; the client does so at this level
     topic = topics.make()
     topics.send(topic, [{"id": 1}])
 
