@@ -149,11 +149,9 @@ def _telling(database: sa.Engine) -> Iterator[None]:
         yield
     except sa.exc.SQLAlchemyError as error:
         reason: Any = getattr(error, "orig", None) or error
-        url = database.url
+        url, said = database.url, str(reason).partition("\n")[0]
         raise PivotalError(
-            f"the outbox in {url.get_backend_name()}://{url.host or ''}/{url.database} cannot be used: {reason}".partition(
-                "\n"
-            )[0],
+            f"the outbox in {url.get_backend_name()}://{url.host or ''}/{url.database} cannot be used: {said}",
             hint="is its server running, and may this user read and write the table?",
             retryable=isinstance(error, sa.exc.OperationalError),
         ) from error

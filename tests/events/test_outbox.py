@@ -183,7 +183,7 @@ def test_a_database_that_is_not_there_is_told_without_its_password(log: EventLog
     nowhere = sa.create_engine("postgresql+psycopg://me:correct-horse@127.0.0.1:1/shop")
 
     with pytest.raises(
-        PivotalError, match="the outbox in postgresql://127.0.0.1/shop cannot be used: .*refused"
+        PivotalError, match=r"the outbox in postgresql://127.0.0.1/shop cannot be used: .*refused"
     ) as raised:
         relay(nowhere, log)
 
