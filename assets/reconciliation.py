@@ -14,7 +14,7 @@ MAX_SECONDS = 3600
 """After which a run counts as lost, if Dagster's run monitoring is on; the first reading of an account takes long."""
 
 _AGAIN = dg.RetryPolicy(max_retries=2, delay=30, backoff=dg.Backoff.EXPONENTIAL)
-_RESOURCES = {"stripe": "stripe", "google": "google_calendar", "outlook": "outlook"}
+_RESOURCES = {"stripe": "stripe", "twilio": "twilio", "google": "google_calendar", "outlook": "outlook"}
 
 
 def _job(provider: str, resource: str) -> dg.JobDefinition:

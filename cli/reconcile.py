@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("provider", required=False, type=click.Choice(PROVIDERS))
-@click.option("--since", metavar="AGE", help="Stripe: read from so long ago on, at least: 90m, 2h, 7d.")
+@click.option("--since", metavar="AGE", help="Stripe, Twilio: read from so long ago on, at least: 90m, 2h, 7d.")
 @json_option
 def reconcile(provider: str | None, since: str | None, as_json: bool) -> None:
     """Read what webhooks may have missed, and put it on the event log.
@@ -28,8 +28,8 @@ def reconcile(provider: str | None, since: str | None, as_json: bool) -> None:
     """
     from settings import get_settings
 
-    if since is not None and provider not in {None, "stripe"}:
-        raise click.UsageError("--since is Stripe's: calendars are read from where the last reading ended")
+    if since is not None and provider not in {None, "stripe", "twilio"}:
+        raise click.UsageError("--since is for Stripe and Twilio: calendars are read from where the last reading ended")
     moment = None if since is None else _moment(since)
     if not (providers := [provider] if provider else configured(get_settings())):
         raise PivotalError("there are no credentials of any provider", hint=f"set those of {', '.join(PROVIDERS)}")
@@ -56,8 +56,14 @@ def _client(provider: str) -> AbstractContextManager[Any]:
     from resources.google_calendar import GoogleCalendarResource
     from resources.outlook import OutlookResource
     from resources.stripe import StripeResource
+    from resources.twilio import TwilioResource
 
-    makers = {"stripe": StripeResource, "google": GoogleCalendarResource, "outlook": OutlookResource}
+    makers = {
+        "stripe": StripeResource,
+        "twilio": TwilioResource,
+        "google": GoogleCalendarResource,
+        "outlook": OutlookResource,
+    }
     opened: AbstractContextManager[Any] = makers[provider]().open()
     return opened
 

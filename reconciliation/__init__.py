@@ -6,9 +6,12 @@ complete one did, and the log knows what it has already by (source, dedupe key).
 
 from __future__ import annotations
 
-from settings import Settings
+from typing import TYPE_CHECKING
 
-PROVIDERS = ("stripe", "google", "outlook")
+if TYPE_CHECKING:
+    from settings import Settings
+
+PROVIDERS = ("stripe", "twilio", "google", "outlook")
 """Who can be asked for what was missed."""
 
 
@@ -18,5 +21,10 @@ def configured(settings: Settings) -> list[str]:
     Args:
         settings: The settings.
     """
-    credentials = (settings.stripe_api_key, settings.google_credentials, settings.outlook_client_secret)
+    credentials = (
+        settings.stripe_api_key,
+        settings.twilio_secret,
+        settings.google_credentials,
+        settings.outlook_client_secret,
+    )
     return [provider for provider, given in zip(PROVIDERS, credentials, strict=True) if given]

@@ -9,15 +9,17 @@ from etl.destinations.warehouse import Warehouse
 from events.log import EventLog
 from integrations.calendar.model import Calendars
 from integrations.stripe import Stripe
+from integrations.twilio import Twilio
 from reconciliation.calendars import SERVICES, reconcile_calendar
 from reconciliation.reading import Reconciled
 from reconciliation.stripe import reconcile_stripe
+from reconciliation.twilio import reconcile_twilio
 from reconciliation.watches import keep_watches
 from settings import Settings, several
 
 
 def reconcile(
-    client: Stripe | Calendars,
+    client: Stripe | Twilio | Calendars,
     settings: Settings,
     log: EventLog,
     warehouse: Warehouse,
@@ -33,13 +35,15 @@ def reconcile(
         log: Where the events go.
         warehouse: Where to go on from is kept.
         run_id: Who reads.
-        since: Read Stripe from this time on.
+        since: Read Stripe or Twilio from this time on.
 
     Raises:
-        PivotalError: As `reconcile_stripe` or `reconcile_calendars`.
+        PivotalError: As `reconcile_stripe`, `reconcile_twilio` or `reconcile_calendars`.
     """
     if isinstance(client, Stripe):
         return reconcile_stripe(client, log, warehouse, run_id=run_id, since=since)
+    if isinstance(client, Twilio):
+        return reconcile_twilio(client, log, warehouse, run_id=run_id, since=since)
     return reconcile_calendars(client, settings, log, warehouse, run_id=run_id)
 
 

@@ -57,9 +57,10 @@ def test_what_was_missed_is_read_and_the_second_time_it_is_known(
     [
         ([], 1, "there are no credentials of any provider"),
         (["stripe"], 1, "set PIVOTAL_STRIPE_API_KEY"),
+        (["twilio"], 1, "set PIVOTAL_TWILIO_ACCOUNT_SID"),
         (["google"], 1, "set PIVOTAL_GOOGLE_CREDENTIALS"),
         (["outlook"], 1, "set PIVOTAL_OUTLOOK_TENANT_ID"),
-        (["google", "--since", "2h"], 2, "--since is Stripe's"),
+        (["google", "--since", "2h"], 2, "--since is for Stripe and Twilio"),
         (["stripe", "--since", "yesterday"], 2, "'yesterday' is not a duration"),
         (["sendgrid"], 2, "'sendgrid' is not one of"),
     ],

@@ -1,0 +1,104 @@
+"""Twilio's messages since the last reading: how far each has come, and those that came in, as its webhooks tell it.
+
+The list tells a message's status of now, not those that it has passed; a table keeps the furthest anyway.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from itertools import islice, takewhile
+from typing import TYPE_CHECKING
+from urllib.parse import urlencode
+
+from starlette.datastructures import Headers
+
+from etl.destinations.warehouse import Warehouse
+from etl.lock import only_run_of
+from events.envelope import Event
+from events.log import EventLog
+from gateway.provider import Hook
+from gateway.providers.twilio import twilio_events
+from reconciliation.reading import PORTION, Reconciled, publish, remember, remembered
+
+if TYPE_CHECKING:
+    from integrations.twilio import Twilio
+    from integrations.twilio.message import Message
+
+STATE = "reconciliation/twilio"
+
+OVERLAP = timedelta(days=1)
+"""What is read again each time: a message may be under way for ten hours before it comes to its end."""
+
+FIRST = timedelta(days=30)
+"""How far the first reading goes back."""
+
+_FORM = Headers({"content-type": "application/x-www-form-urlencoded"})
+
+
+def reconcile_twilio(
+    twilio: Twilio, log: EventLog, warehouse: Warehouse, *, run_id: str, since: datetime | None = None
+) -> Reconciled:
+    """Publishes what has become of the messages that Twilio took since a day before the last reading.
+
+    Args:
+        twilio: Asks Twilio.
+        log: Where the events go.
+        warehouse: Where the time of the last reading is kept, and which operations sent messages.
+        run_id: Who reads.
+        since: Read from this time on; from the last reading on if that is longer ago.
+
+    Raises:
+        TwilioIntegrationError: Twilio refused, or cannot be reached; the next call reads the same again.
+        EventLogError: The log cannot be written.
+        DestinationError: The warehouse cannot be read or written.
+        PivotalError: Another reading goes on.
+    """
+    with only_run_of("reconcile-twilio"):
+        until = remembered(log, warehouse, STATE).get("until")
+        start, began = _start(None if until is None else str(until), since), datetime.now(UTC)
+        messages = takewhile(lambda message: message.created_at >= start, twilio.messages.list())
+        found = publish(log, _told(messages, warehouse), "twilio")
+        remember(log, warehouse, STATE, run_id, {"until": began.isoformat()})
+        return found
+
+
+def _start(until: str | None, since: datetime | None) -> datetime:
+    if until is None:
+        return since or datetime.now(UTC) - FIRST
+    last = datetime.fromisoformat(until)
+    return min(last - OVERLAP, since or last)
+
+
+def _told(messages: Iterable[Message], warehouse: Warehouse) -> Iterator[Event]:
+    coming = iter(messages)
+    while portion := list(islice(coming, PORTION)):
+        keys = _operation_keys([message.sid for message in portion], warehouse)
+        for message in portion:
+            yield from _events(message, keys.get(message.sid))
+
+
+def _events(message: Message, operation_key: str | None) -> list[Event]:
+    """What the webhook would have told; it has no time of its own, but here there is one."""
+    inbound = message.direction == "inbound"
+    told = {
+        "MessageSid": message.sid,
+        "SmsStatus" if inbound else "MessageStatus": message.status,
+        "From": message.sender,
+        "To": message.to,
+        "MessagingServiceSid": message.service,
+        "ErrorCode": message.error_code,
+        "Body": message.body if inbound else None,
+    }
+    form = urlencode({name: value for name, value in told.items() if value is not None}).encode()
+    url = f"?{urlencode({'operation_key': operation_key})}" if operation_key else ""
+    at = message.sent_at or message.created_at
+    return [event.model_copy(update={"timestamp": at}) for event in twilio_events(Hook(url, _FORM, form))]
+
+
+def _operation_keys(sids: Sequence[str], warehouse: Warehouse) -> dict[str, str]:
+    """The keys that stand in the webhooks' URLs, which the list does not tell: as far as the table knows them."""
+    marks = ", ".join("?" * len(sids))
+    known = f"WHERE operation_key IS NOT NULL AND message_sid IN ({marks})"
+    found = warehouse.rows("sms_messages", ("message_sid", "operation_key"), known, sids)
+    return {str(sid): str(key) for sid, key in found}
