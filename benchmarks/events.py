@@ -17,7 +17,6 @@ from datetime import datetime
 from http.client import HTTPConnection
 from pathlib import Path
 from statistics import median, quantiles
-from threading import local
 
 import psycopg
 
@@ -134,18 +133,16 @@ class Place:
 
     def _post(self, events: Sequence[Event], rate: float) -> None:
         """Sends webhooks evenly, however long the answers take."""
-        bodies, mine = [body_of(event.data) for event in events], local()
+        bodies = [body_of(event.data) for event in events]
         started = time.monotonic()
 
         def send(number: int) -> None:
             time.sleep(max(0, started + number / rate - time.monotonic()))
-            if not hasattr(mine, "connection"):
-                mine.connection = HTTPConnection("127.0.0.1", self._port)
             body = bodies[number]
-            mine.connection.request("POST", "/webhooks/stripe", body, stripe_headers(body, SECRET))
-            answer = mine.connection.getresponse()
-            assert answer.status == 200, answer.read()
-            answer.read()
+            with closing(HTTPConnection("127.0.0.1", self._port)) as connection:
+                connection.request("POST", "/webhooks/stripe", body, stripe_headers(body, SECRET))
+                answer = connection.getresponse()
+                assert answer.status == 200, answer.read()
 
         with ThreadPoolExecutor(SENDERS) as threads:
             list(threads.map(send, range(len(events))))
