@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -157,11 +158,11 @@ def test_a_log_that_started_anew_is_filled_again(calendars: Calendars, warehouse
     anew.close()
 
 
-@pytest.mark.parametrize("kind", ["duckdb", "postgresql"])
+@pytest.mark.parametrize("kind", ["duckdb", "postgres", "mariadb"])
 def test_every_warehouse_tells_what_it_knows_of_what_is_gone(
-    kind: str, calendars: Calendars, log: EventLog, project: Any, request: pytest.FixtureRequest
+    kind: str, calendars: Calendars, log: EventLog, project: Path, request: pytest.FixtureRequest
 ) -> None:
-    url = f"duckdb:///{project / 'w.duckdb'}" if kind == "duckdb" else str(request.getfixturevalue("postgres_url"))
+    url = f"duckdb:///{project / 'w.duckdb'}" if kind == "duckdb" else str(request.getfixturevalue(f"{kind}_url"))
     warehouse = open_warehouse(url)
     made = calendars.create(PRIMARY, CALL, operation_id="call")
     reconcile_calendar(calendars, PRIMARY, log, warehouse, run_id="run")
