@@ -1,13 +1,16 @@
-"""The envelope that every event travels in. Maps 1:1 to CloudEvents 1.0 (`to_cloudevent`, `from_cloudevent`)."""
+"""The envelope that every event travels in. Maps 1:1 to CloudEvents 1.0, as JSON and over HTTP."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any
+from urllib.parse import quote, unquote
 
 import uuid_utils
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import from_json, to_json
 
 from errors import PivotalError
 
@@ -147,6 +150,72 @@ def from_cloudevent(cloudevent: Mapping[str, Any]) -> Event:
         raise PivotalError(
             f"the CloudEvent does not fit the envelope: {reasons(error)}", hint=_CLOUDEVENT_HINT
         ) from None
+
+
+def to_http(event: Event) -> tuple[dict[str, str], bytes]:
+    """Headers and body of a request that tells of an event: a CloudEvent 1.0 in HTTP's binary mode.
+
+    Args:
+        event: The event.
+
+    Raises:
+        PivotalError: Its data cannot be written as JSON.
+    """
+    attributes = to_cloudevent(event)
+    data, content_type = attributes.pop("data"), attributes.pop("datacontenttype")
+    try:
+        body = to_json(data)
+    except ValueError as error:
+        raise PivotalError(f"event {event.type} cannot be written as JSON: {error}") from None
+    return {"content-type": content_type, **{f"ce-{name}": _escaped(value) for name, value in attributes.items()}}, body
+
+
+def from_http(headers: Mapping[str, str], body: bytes) -> Event:
+    """The event that a request tells of: a CloudEvent 1.0 in HTTP's binary or structured mode.
+
+    Args:
+        headers: Its headers, in any case.
+        body: Its body.
+
+    Raises:
+        PivotalError: It is not a CloudEvent 1.0, or does not fit the envelope.
+    """
+    lower = {name.lower(): value for name, value in headers.items()}
+    content_type = lower.get("content-type", "").partition(";")[0].strip().lower()
+    if content_type == "application/cloudevents+json":
+        return from_cloudevent(_object(body))
+    if body and not re.fullmatch(r"application/(.+\+)?json", content_type):
+        known = content_type or "nothing known"
+        raise PivotalError(f"the CloudEvent's data is not JSON, but {known}", hint=_CLOUDEVENT_HINT)
+    attributes = {
+        name.removeprefix("ce-"): _unescaped(value) for name, value in lower.items() if name.startswith("ce-")
+    }
+    return from_cloudevent({**attributes, "data": _object(body) if body else {}})
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    try:
+        value = from_json(body)
+    except ValueError as error:
+        raise PivotalError(f"the CloudEvent is not JSON: {error}", hint=_CLOUDEVENT_HINT) from None
+    if not isinstance(value, dict):
+        raise PivotalError(f"the CloudEvent holds no object, but {type(value).__name__}", hint=_CLOUDEVENT_HINT)
+    return value
+
+
+def _escaped(value: object) -> str:
+    """As the HTTP binding, 3.1.3.2, has it: all but printable ASCII, space, `"` and `%` as UTF-8, percent-encoded."""
+    return quote(str(value), safe=_PRINTABLE)
+
+
+def _unescaped(value: str) -> str:
+    """A header's value; in quotes, as some write it, too."""
+    if re.fullmatch(r'"(\\.|[^"\\])*"', value):
+        value = re.sub(r"\\(.)", r"\1", value[1:-1])
+    return unquote(value)
+
+
+_PRINTABLE = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not in '"%')
 
 
 _CLOUDEVENT_HINT = "see https://github.com/cloudevents/spec; `type` is lower case and dotted, `data` is an object"
