@@ -20,6 +20,7 @@ from functools import reduce
 from operator import add
 
 import pyarrow as pa
+from pydantic_core import to_json
 
 from etl.destinations.warehouse import Target, Transaction, Warehouse
 from etl.stream import Loaded, State
@@ -33,8 +34,11 @@ from projections.tables import ProjectionError, Row, columns
 SUBSCRIPTION = "projections"
 """The name of the dead-letter list, and of the state in the warehouse."""
 
-PORTION = 1000
-"""Events in a transaction: what is in memory at once."""
+PORTION, LARGEST = 1000, 32 << 20
+"""Events, and (give or take a slice) bytes of their data, in a transaction: what is in memory at once."""
+
+SLICE = 50
+"""Events that are read at once."""
 
 ATTEMPTS = 1
 """How often an event is tried before it is a dead letter: a pure function fails again."""
@@ -152,10 +156,23 @@ def portions(
             start = held if after is None else min(reached, held)
             if start >= until:
                 return
-            recorded = log.read(start, portion, until=until, types=PATTERNS)
-            reached = recorded[-1].sequence if len(recorded) == portion else until
+            recorded, reached = _read(log, start, until, portion)
             applied = _apply(log, transaction, recorded, max(held, reached), run_id)
         yield applied
+
+
+def _read(log: EventLog, after: int, until: int, portion: int) -> tuple[list[Recorded], int]:
+    """The next portion, and the sequence up to which nothing else is to be applied."""
+    found: list[Recorded] = []
+    size = 0
+    while len(found) < portion and size < LARGEST:
+        limit = min(SLICE, portion - len(found))
+        some = log.read(found[-1].sequence if found else after, limit, until=until, types=PATTERNS)
+        found += some
+        if len(some) < limit:
+            return found, until
+        size += sum(len(to_json(one.event.data)) for one in some)
+    return found, found[-1].sequence
 
 
 def replay(log: EventLog, warehouse: Warehouse, sequences: Iterable[int] | None = None, *, run_id: str) -> Applied:

@@ -19,7 +19,7 @@ from errors import DestinationError
 from etl.destinations.warehouse import Warehouse, open_warehouse
 from events.envelope import Event
 from events.log import EventLog, open_log
-from projections import TABLES, project, stripe
+from projections import TABLES, apply, project, stripe
 from projections.apply import SUBSCRIPTION, Applied, apply_range, portions, position, replay
 from tests.projections.samples import (
     NOON,
@@ -190,6 +190,13 @@ def test_a_start_where_the_tables_stand_goes_on_behind_what_others_have_applied_
     assert next(mine).position == 2
     assert apply_range(log, warehouse, None, 5, run_id="other").position == 5
     assert [(one.events, one.position) for one in mine] == [(1, 6)]
+
+
+def test_large_events_make_small_portions(log: EventLog, warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(apply, "SLICE", 2)
+    monkeypatch.setattr(apply, "LARGEST", 3_000)
+    land(log, *(sendgrid_event("open", f"e{n}", response="x" * 1_000) for n in range(9)))
+    assert [one.position for one in portions(log, warehouse, None, 9, run_id="run")] == [4, 8, 9]
 
 
 def test_what_becomes_no_row_is_not_read(log: EventLog, warehouse: Warehouse) -> None:
