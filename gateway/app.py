@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 def create_app(settings: Settings, log: EventLog) -> Starlette:
-    """The app: `POST /webhooks/{stripe,sendgrid,twilio}`, `GET /healthz`, `GET /metrics`.
+    """The app: `POST /webhooks/...`, `GET /healthz`, `GET /metrics`.
 
     Args:
         settings: Secrets and limits.
