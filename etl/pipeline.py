@@ -56,6 +56,7 @@ _SIZE = r"(\d{1,6})\s*(KB|MB|GB)"
 _SIZES = {"KB": 10**3, "MB": 10**6, "GB": 10**9}
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _CRON = r"\s*([^\sLlWw]+\s+){2}([^\sWw]+\s+)([^\s]+\s+)([^\sLl]+)\s*"
+_BROKER = r"[^\s:/@\[\]]+(:\d{1,5})?|\[[0-9A-Fa-f:]+\](:\d{1,5})?"
 _TYPES = "string, integer, bigint, number, decimal(p,s), boolean, date, timestamp, timestamptz, json, uuid"
 _DIRECTIVES = "%d %m %b %B %Y %y, %H %I %p %M %S %f, %z"
 _MARKS = (",", ".", " ", "'")
@@ -181,6 +182,18 @@ def _folder(value: str) -> str:
     if placeholder and fixed.rpartition("/")[0].strip("/") in {"", "s3:"}:
         raise ValueError("`path` has no folder before the first {column}; write one: data/lake/orders/{country}")
     return value
+
+
+def _moment(value: object) -> object:
+    if value in {"earliest", "latest"} or isinstance(value, datetime):
+        return value
+    try:
+        moment = datetime.fromisoformat(str(value))
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        raise ValueError("not earliest, latest or a time with its offset; write 2024-01-01T00:00:00Z")
+    return moment
 
 
 def _formats(value: object) -> object:
@@ -717,6 +730,16 @@ class Brokers(Model):
         description="How long the brokers may be away, or take for an answer, before a run fails.",
     )
 
+    @field_validator("brokers")
+    @classmethod
+    def _are_addresses(cls, brokers: str) -> str:
+        for broker in brokers.split(","):
+            if "$" not in broker and not re.fullmatch(rf"\s*({_BROKER})\s*", broker):
+                raise ValueError(
+                    "not the addresses of brokers; write host:port, comma-separated: kafka1:9092, kafka2:9092"
+                )
+        return brokers
+
 
 class Registry(Model):
     """A schema registry that speaks Confluent's protocol."""
@@ -752,7 +775,7 @@ class StreamSource(Brokers):
         description="A record without a value: set it aside, leave it out (filtered), or keep it as a row of NULLs in "
         "which kafka_tombstone is true.",
     )
-    start: Literal["earliest", "latest"] | datetime = Field(
+    start: Annotated[Literal["earliest", "latest"] | datetime, BeforeValidator(_moment)] = Field(
         "earliest", description="Where the first run starts: earliest, latest, or a time: 2024-01-01T00:00:00Z."
     )
     max_records: int | None = Field(None, ge=1, description="How many records a run reads at most.")
@@ -793,13 +816,6 @@ class StreamSource(Brokers):
             what = "`registry` with" if registry else "no `registry` with"
             raise ValueError(f"{what} `format: {kind}`; avro and protobuf need one: {{url: ${{SCHEMA_REGISTRY_URL}}}}")
         return registry
-
-    @field_validator("start")
-    @classmethod
-    def _has_an_offset(cls, start: str | datetime) -> str | datetime:
-        if isinstance(start, datetime) and start.tzinfo is None:
-            raise ValueError("a time without an offset; write 2024-01-01T00:00:00Z")
-        return start
 
 
 Source = Annotated[DatabaseSource | FileSource | ApiSource | StreamSource, Field(discriminator="type")]

@@ -21,7 +21,7 @@ from etl.pipeline import Pipeline
 
 _VARIABLE = re.compile(r"\$\{(?:([A-Za-z_]\w*)(?::-([^}]*))?\})?")
 _BARE = re.compile(r"\$[A-Za-z_]\w*")
-_ADDRESSES = ("connection", "path", "url")
+_ADDRESSES = ("brokers", "connection", "path", "url")
 _FILLED_IN = ("source", "destination")
 _OTHER_TABLE = ("references", "connection")
 _FORM = "write ${NAME} or ${NAME:-default}"

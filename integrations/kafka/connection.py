@@ -163,5 +163,9 @@ def _wire(failures: list[Exception], wires: list[Any], **options: Any) -> Any:  
             return not self.bootstrapped and self.config["sasl_mechanism"] is not None and len(closed) > _PATIENCE
 
     net = NetworkSelector(**options)
-    wires.append(KafkaNetClient(net, Manager(net, **options)))
+    try:
+        wires.append(KafkaNetClient(net, Manager(net, **options)))
+    except ValueError:  # of an address
+        net.close()
+        raise
     return wires[-1]

@@ -129,6 +129,8 @@ def _message(connection: Connection, error: Exception) -> tuple[str, str]:
         (errors.UnsupportedCodecError, f"records are compressed in a way that is not known ({_short(error)})", ""),
         (errors.LogTruncationError, "records that had been read are gone; others are in their place", ""),
     ]
+    if isinstance(error, ValueError):
+        return "these are no addresses of brokers", "write host:port, comma-separated: kafka1:9092, kafka2:9092"
     if _is_untrusted(error):
         return f"TLS fails ({_short(error)})", _TLS
     for kind, message, hint in told:
