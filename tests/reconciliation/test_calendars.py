@@ -158,6 +158,7 @@ def test_a_log_that_started_anew_is_filled_again(calendars: Calendars, warehouse
     anew.close()
 
 
+@pytest.mark.parametrize("calendars", ["outlook"], indirect=True)
 @pytest.mark.parametrize("kind", ["duckdb", "postgres", "mariadb"])
 def test_every_warehouse_tells_what_it_knows_of_what_is_gone(
     kind: str, calendars: Calendars, log: EventLog, project: Path, request: pytest.FixtureRequest
