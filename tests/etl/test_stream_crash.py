@@ -52,11 +52,11 @@ def test_a_reader_killed_at_any_moment_loads_every_record_once(
     with _producing(topics, topic) as produced:
         for number in range(1, RUNS + 1):
             reader = _started(declared, project)
-            time.sleep(random.uniform(0, 2))  # the moment is what is tested
+            time.sleep(random.uniform(0, 1))  # the moment is what is tested
             if number % 10 == 0 and kafka.process:
                 kafka.process.kill()
                 kafka.process.start()
-                time.sleep(random.uniform(0, 2))
+                time.sleep(random.uniform(0, 1))
             reader.kill()
             reader.join()
             _assert_no_gap_and_nothing_twice(backend.rows("events") if backend.has("events") else [])
@@ -66,7 +66,7 @@ def test_a_reader_killed_at_any_moment_loads_every_record_once(
     rows = backend.rows("events", order="id")
     _assert_no_gap_and_nothing_twice(rows)
     assert [row["id"] for row in rows] == list(range(len(produced)))
-    assert len(rows) > 500
+    assert len(rows) > 100
 
 
 def _assert_no_gap_and_nothing_twice(rows: list[dict[str, Any]]) -> None:
