@@ -154,8 +154,10 @@ def _source_key_problems(document: Document, columns: list[str]) -> Iterator[Pro
 
 def _result_problems(document: Document, columns: list[str]) -> Iterator[Problem]:
     """Names of result columns that the rules do not make."""
-    yield from _named_problems(document, ("destination", "key"), columns)
-    yield from _named_problems(document, ("destination", "version"), columns)
+    destination = document.data.get("destination")
+    is_topic = isinstance(destination, dict) and destination.get("type") == "stream"
+    for key in ("key", "version", *(("headers", "tombstone") if is_topic else ())):
+        yield from _named_problems(document, ("destination", key), columns)
     yield from _named_problems(document, ("partitions", "by"), columns)
 
 

@@ -95,9 +95,8 @@ class Transaction:
                 self._producer.send(topic, key=each.key, value=each.value, headers=list(each.headers))
                 for each in records
             ]
-            self._producer.flush(self._connection.timeout + 1)
-            for each in sent:
-                each.get(timeout=0)
+            for each in sent:  # `flush` fails where a batch was too large and goes on in parts
+                each.get(self._connection.timeout + 1)
         return len(sent)
 
     def commit(self) -> None:
@@ -138,5 +137,7 @@ class Transaction:
     def _stop(self) -> None:
         from kafka.errors import KafkaError
 
-        with suppress(KafkaError):  # records are left that nobody takes
+        try:
             self._producer.close(timeout=1)
+        except KafkaError:  # records are left that nobody takes
+            self._producer._sender.force_close()  # noqa: SLF001  (otherwise its thread goes on)

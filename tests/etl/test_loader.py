@@ -187,6 +187,10 @@ def destination(**more: object) -> dict[str, object]:
     return {"destination": BASE["destination"] | more}
 
 
+def topic(**more: object) -> dict[str, object]:
+    return {"destination": {"type": "stream", "brokers": "${BROKERS:-b:9092}", "topic": "shop.orders"} | more}
+
+
 def transform(**rules: object) -> dict[str, object]:
     return {"transform": rules}
 
@@ -212,6 +216,19 @@ def transform(**rules: object) -> dict[str, object]:
         ({"schedule": "* * * * * *"}, "`schedule` is not a cron expression: it has not 5 fields, but 6"),
         ({"schedule": "0 0 LW * *"}, "`schedule` is not a cron expression that Dagster knows"),
         ({"schedule": "0 0 * * 5L"}, "`schedule` is not a cron expression that Dagster knows"),
+        (topic(topic="shop.*"), "`topic` is not a topic's name: 'shop.*'\n  hint: write one with A-Z"),
+        (topic(write="append"), "unknown key: 'write'"),
+        (topic(format="avro"), "`format` is not json: 'avro'"),
+        (topic(tombstone="gone"), "`tombstone` without `key`: 'gone'\n  hint: add `key: [...]`"),
+        (topic(key=["id"], tombstone="id"), "`id` is in `key` or `headers`, too: 'id'\n  hint: name another column"),
+        (
+            {"source": {"type": "stream", "brokers": "${BROKERS:-b:9092}", "topics": "shop.*"}} | topic(),
+            "`shop.orders` is read by the same pipeline (`shop.*`), for ever: 'shop.orders'\n  hint: name another one",
+        ),
+        (
+            topic(key=["id"]) | {"partitions": {"by": "at", "every": "day", "start": "2024-01-01"}},
+            "`partitions` beside a topic, which gives nothing back that could be replaced",
+        ),
         ({"schedule": "61 * * * *"}, "`schedule` is not a cron expression: bad minute: '61 * * * *'"),
         ({"write": "merge"}, "unknown key: 'write'\n  hint: `write` belongs under `destination`"),
         ({"table": "x"}, "unknown key: 'table'\n  hint: `table` belongs under `source`"),
@@ -399,6 +416,10 @@ COLUMNS = {"columns": ["id", "amt", "status", "at"]}
         ),
         (transform(map={"id": "id"}, derive={"k": "id + 1"}) | destination(write="merge", key=["k"]), []),
         (destination(write="merge", key=["anything"]), []),
+        (
+            source(**COLUMNS) | transform(map={"*": "*"}) | topic(key=["no"], headers=["trace"], tombstone="gone"),
+            [("there is no such column", name) for name in ("no", "trace", "gone")],
+        ),
     ],
 )
 def test_a_column_that_cannot_exist_is_told(folder: Path, parts: Any, told: list[tuple[str, str]]) -> None:

@@ -12,7 +12,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from kafka.structs import TopicPartition
 
 from errors import DestinationError, InvalidRowsError
 from etl.destinations import open_destination
@@ -20,7 +19,9 @@ from etl.pipeline import Pipeline
 from etl.run import run_pipeline
 from etl.state import change_state
 from etl.stream import RunReport
+from integrations.kafka.admin import Admin
 from integrations.kafka.transactions import Transaction
+from tests.etl.destinations.reading_topics import committed
 from tests.services.kafka_broker import PASSWORD, USER, Kafka
 from tests.services.process import ServerProcess, free_port
 from tests.services.topics import Topics
@@ -44,19 +45,6 @@ def pipeline(topics: Topics, topic: str, **options: Any) -> Pipeline:
 
 def given(project: Path, rows: list[Any], name: str = "rows.ndjson") -> None:
     (project / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-
-def committed(topics: Topics, topic: str) -> list[Any]:
-    """The records that a reader of committed ones sees, partition by partition."""
-    with topics.consumer(isolation_level="read_committed", auto_offset_reset="earliest") as consumer:
-        partitions = [TopicPartition(topic, number) for number in sorted(consumer.partitions_for_topic(topic))]
-        ends = consumer.end_offsets(partitions)
-        consumer.assign(partitions)
-        found: dict[TopicPartition, list[Any]] = {partition: [] for partition in partitions}
-        while any(consumer.position(partition) < end for partition, end in ends.items()):
-            for partition, records in consumer.poll(50).items():
-                found[partition] += records
-        return [record for partition in partitions for record in found[partition]]
 
 
 def values(topics: Topics, topic: str) -> list[Any]:
@@ -175,6 +163,20 @@ def test_rows_that_no_record_can_be_made_of_are_quarantined_and_replayed(topics:
     assert [row["id"] for row in values(topics, topic)] == ["1", "4", "3"]
     (waiting,) = open_destination(mended).quarantined()
     assert waiting.bad.row["id"] is None
+
+
+def test_a_record_that_a_broker_refuses_against_its_word_fails_the_run(
+    topics: Topics, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it does if we may not ask what it takes."""
+    topic = topics.make(max_message_bytes="2000")
+    given(project, [{"id": 1}, {"id": 2, "text": "x" * 3000}])
+    monkeypatch.setattr(Admin, "largest", lambda *_: 1_000_000)
+
+    with pytest.raises(DestinationError, match="a record is larger than its topic takes"):
+        run_pipeline(pipeline(topics, topic))
+
+    assert values(topics, topic) == []
 
 
 def test_numbers_that_json_has_not_are_quarantined(topics: Topics, project: Path) -> None:
