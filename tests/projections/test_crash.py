@@ -12,6 +12,8 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
+import pytest
+
 from etl.destinations.warehouse import open_warehouse
 from events.envelope import Event
 from events.log import EventLog
@@ -76,6 +78,7 @@ def test_a_killed_process_loses_nothing_and_does_nothing_twice(log: EventLog, tm
     assert told == {"pivotal.invoice.paid": EVENTS // 10, "pivotal.event.dead_lettered": EVENTS // 10}
 
 
+@pytest.mark.timeout(60 + 5 * ROUNDS)
 def test_of_two_workers_that_are_killed_in_turn_one_goes_on_and_each_event_counts_once(
     log: EventLog, tmp_path: Path, postgres_url: str
 ) -> None:
