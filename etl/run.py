@@ -31,6 +31,7 @@ from etl.stream import (
     BadRow,
     Batch,
     Broken,
+    Expecting,
     Extraction,
     Load,
     ParentLoad,
@@ -124,6 +125,8 @@ def _run(
     source: Source
     if held:
         source, state = held
+        if isinstance(destination, Expecting):
+            destination.expect(state)
     else:
         state = None if full_refresh else destination.state()
         source = waiting or open_source(pipeline, partition)

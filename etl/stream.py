@@ -317,6 +317,15 @@ class Destination(Protocol):
         ...
 
 
+@runtime_checkable
+class Expecting(Protocol):
+    """A destination whose loads fail if the source starts from another state than the one that was committed last."""
+
+    def expect(self, state: State | None) -> None:
+        """Says from which state the source starts, where `Destination.state` was not asked just now."""
+        ...
+
+
 class ParentDestination(Destination, Protocol):
     """A destination that has child tables."""
 

@@ -104,7 +104,7 @@ class _Place:
 
 
 class TopicDestination(Beside):
-    """`Destination`: a topic.
+    """`Destination` and `Expecting`: a topic.
 
     Args:
         pipeline: The pipeline's name.
@@ -125,6 +125,10 @@ class TopicDestination(Beside):
     def state(self) -> State | None:
         """See `Destination.state`."""
         return self._look().state
+
+    def expect(self, state: State | None) -> None:
+        """See `Expecting.expect`."""
+        self._seen = state
 
     def quarantined(self, limit: int | None = None) -> list[Quarantined]:
         """See `Destination.quarantined`."""
@@ -239,7 +243,8 @@ class TopicLoad(BesideLoad):
 
     def _check_unchanged(self) -> None:
         """Lets a load go on whose source starts where the last one ended; a run elsewhere may have moved that."""
-        if self._seen is not _UNSEEN and self._before != self._seen:
+        found = self._before if isinstance(self._seen, _Note) else self._before.state
+        if self._seen is not _UNSEEN and found != self._seen:
             raise DestinationError(
                 f"pipeline {self._run.pipeline}: another run has committed since this one read where to start",
                 hint="run again",
