@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from errors import IntegrationError, SourceError
-from etl.nested import dump
+from etl.nested import dump, without_collector
 from etl.overlap import check_wanted
 from etl.pipeline import Brokers, StreamSource
 from etl.sources.records import decoder_of
@@ -305,9 +305,8 @@ class _Reading:
         """Records in batches of about `BATCH_BYTES`."""
         waiting: list[Any] = []
         size = 0
-        for records in self._read():
+        for records, bytes_of in self._read():
             waiting += records
-            bytes_of = sum(len(each.value or b"") + len(each.key or b"") for each in records)
             self.bytes_read += bytes_of
             size += bytes_of + _OVERHEAD * len(records)
             if size >= BATCH_BYTES:
@@ -316,8 +315,8 @@ class _Reading:
         if waiting:
             yield waiting
 
-    def _read(self) -> Iterator[list[Any]]:
-        """The records up to the ends, a few at a time, in the order of each partition."""
+    def _read(self) -> Iterator[tuple[list[Any], int]]:
+        """The records up to the ends, a few at a time, in the order of each partition; and how many bytes they are."""
         reading = {partition for partition, end in self._ends.items() if self._positions[partition] < end}
         self._assign(reading)
         left, at_once = self._source.max_records, 500
@@ -331,9 +330,10 @@ class _Reading:
             elif time.monotonic() - heard > self._connection.timeout:
                 raise self._away(reading)
             if records:
-                at_once = _fair(records)
+                bytes_of = _bytes_of(records)
+                at_once = _fair(bytes_of // len(records))
                 left = None if left is None else left - len(records)
-                yield records
+                yield records, bytes_of
             reading = self._without_done(reading)
 
     def _is_late(self, began: float) -> bool:
@@ -349,7 +349,7 @@ class _Reading:
         from kafka.errors import OffsetOutOfRangeError
 
         try:
-            with told(self._connection, "fetch"):
+            with told(self._connection, "fetch"), without_collector():
                 found: Mapping[_Partition, Sequence[Any]] = self._consumer.poll(round(_LOOK * 1000), at_most)
         except IntegrationError as error:
             if error.code != OffsetOutOfRangeError.__name__:
@@ -491,10 +491,14 @@ def _named(partition: _Partition) -> str:
     return f"{partition.topic}/{partition.partition}"
 
 
-def _fair(records: Sequence[Any]) -> int:
-    """How many records to ask for at a time, so that they fit into a batch."""
-    size = sum(len(each.value or b"") for each in records) // len(records) + _OVERHEAD
-    return min(5000, max(1, BATCH_BYTES // size))
+def _bytes_of(records: Sequence[Any]) -> int:
+    values = [record.value for record in records if record.value]
+    return sum(map(len, values)) + sum(map(len, [record.key for record in records if record.key]))
+
+
+def _fair(size: int) -> int:
+    """How many records of about that size to ask for at a time, so that they fit into a batch."""
+    return min(5000, max(1, BATCH_BYTES // (size + _OVERHEAD)))
 
 
 def _origin(record: Any) -> Origin:  # noqa: ANN401  (kafka-python has no types)
