@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict
@@ -21,8 +20,8 @@ if TYPE_CHECKING:
     from events.log import DeadLetter, EventLog, Recorded
 
 PORTION = 1000
-EVERY = 0.3
-"""Seconds between two looks at the log while it is followed."""
+PATIENCE = 5.0
+"""Seconds to wait for an event before the log is looked at once more, while it is followed."""
 
 _COLUMNS = ("sequence", "recorded (UTC)", "type", "aggregate", "producer's id")
 _LETTER_COLUMNS = ("sequence", "type", "aggregate", "subscription", "since", "tries", "error")
@@ -199,7 +198,7 @@ def _follow(log: EventLog, types: Sequence[str], after: int) -> Iterator[Recorde
         yield from found
         after = found[-1].sequence if len(found) == PORTION else head
         if not found:
-            time.sleep(EVERY)
+            log.wait(after, PATIENCE)
 
 
 def _find(log: EventLog, key: str) -> list[Recorded]:

@@ -260,12 +260,17 @@ class SqliteEventLog:
         try:
             yield
         except (sqlite3.Error, OSError) as error:
-            code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CANTOPEN) & 0xFF
+            code = getattr(error, "sqlite_errorcode", _without_code(error)) & 0xFF
             raise EventLogError(
                 f"the event log {self._path} cannot be {what}: {error}",
                 hint=_HINTS.get(code),
                 retryable=code in _PASSING,
             ) from error
+
+
+def _without_code(error: Exception) -> int:
+    """An error of the folder, or of how the log is used: after it was closed, for instance."""
+    return sqlite3.SQLITE_CANTOPEN if isinstance(error, OSError) else sqlite3.SQLITE_MISUSE
 
 
 def append(connection: sqlite3.Connection, events: Sequence[Event]) -> list[bool]:

@@ -19,7 +19,7 @@ PIVOTAL = Path(sys.executable).parent / "pivotal"
 
 def test_the_worker_relays_an_outbox_until_sigterm(project: Path) -> None:
     shop = sa.create_engine(f"sqlite:///{project}/shop.db")
-    command = [PIVOTAL, "events", "work", "--outbox", f"sqlite:///{project}/shop.db"]
+    command = [str(PIVOTAL), "events", "work", "--outbox", f"sqlite:///{project}/shop.db"]
     with closing(open_log(f"sqlite:///{project}/data/events.db")) as log:
         worker = subprocess.Popen(command, cwd=project, stderr=subprocess.DEVNULL)
         try:

@@ -87,8 +87,9 @@ def test_it_is_still_there_after_the_log_was_closed(log: EventLog, reopen: Calla
     log.close()
 
     assert [recorded.event for recorded in reopen().read(0, 10)] == [made]
-    with pytest.raises(EventLogError, match="closed"):
+    with pytest.raises(EventLogError, match="closed") as raised:
         log.head()
+    assert not raised.value.hint
 
 
 def test_an_empty_log_has_nothing(log: EventLog) -> None:
