@@ -38,7 +38,8 @@ file = open(lines, "a", buffering=1)
 def handle(event):
     number = event.data["n"]
     if number == stop_at:
-        os.kill(os.getpid(), signal.SIGSTOP)
+        with log._lock:  # while it writes nothing: who hangs in a transaction of SQLite holds up everybody
+            signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)  # os.kill would let this thread go on for a bit
     if number == dies_at:
         os.kill(os.getpid(), signal.SIGKILL)
     with engine.begin() as connection:
@@ -48,8 +49,10 @@ def handle(event):
     if number == kill_at:
         os.kill(os.getpid(), signal.SIGKILL)
 
-declared = DurableSubscription(name="mail", types=["test.*"], handler=handle, concurrency=concurrency, attempts=attempts)
-run(open_log(url), [declared], threading.Event(), lease=lease)
+limits = {"concurrency": concurrency, "attempts": attempts}
+declared = DurableSubscription(name="mail", types=["test.*"], handler=handle, **limits)
+log = open_log(url)
+run(log, [declared], threading.Event(), lease=lease)
 """
 
 _PROCESSES = multiprocessing.get_context("forkserver")
