@@ -28,7 +28,7 @@ from etl.sources.stream import connection_of
 from etl.stream import BadRow, Loaded, Quarantined, Refused, State
 from etl.variables import resolve
 from events.envelope import new_id
-from integrations.kafka.admin import LARGEST_NOTE, Admin
+from integrations.kafka.admin import Admin
 from integrations.kafka.connection import Connection
 from integrations.kafka.last import last_value
 from integrations.kafka.transactions import Record, Transaction
@@ -236,7 +236,7 @@ class TopicLoad(BesideLoad):
             self._place.connection,
             f"pivotal-{self._run.pipeline}",
             seconds=seconds,
-            largest=max(self._largest, LARGEST_NOTE),
+            largest=self._largest,
             compression=self._declared.compression,
         )
         return self._stack.enter_context(closing(self._sending))

@@ -9,7 +9,7 @@ from integrations.kafka.connection import Connection
 from integrations.kafka.errors import KafkaIntegrationError, told
 from integrations.kafka.topics import no_topic
 
-LARGEST_NOTE = 64 << 20
+_LARGEST_NOTE = 64 << 20
 """The largest record, in bytes, of a topic that `Admin.make_compacted` makes."""
 
 _DEFAULT_LARGEST = 1_048_588
@@ -17,9 +17,9 @@ _DEFAULT_LARGEST = 1_048_588
 
 _COMPACTED = {
     "cleanup.policy": "compact",
-    "segment.bytes": str(LARGEST_NOTE + (1 << 20)),  # what is still written to is not compacted
+    "segment.bytes": str(_LARGEST_NOTE + (1 << 20)),  # what is still written to is not compacted
     "segment.ms": "3600000",
-    "max.message.bytes": str(LARGEST_NOTE),
+    "max.message.bytes": str(_LARGEST_NOTE),
 }
 
 

@@ -13,6 +13,9 @@ from integrations.kafka.errors import KafkaIntegrationError, told
 _BATCH_BYTES = 256 << 10
 """Records of a partition that are sent together, at most: a batch must fit into what the topic takes."""
 
+_REQUEST_BYTES = 64 << 20
+"""What brokers are sent at a time, at most."""
+
 _PATIENCE = 5.0
 """Seconds that the brokers have to hear that a transaction is given up; they find out by themselves, later."""
 
@@ -49,7 +52,7 @@ class Transaction:
         connection: How the brokers are reached.
         name: The transactional id.
         seconds: How long it may take, before the brokers give it up.
-        largest: The largest record, in bytes.
+        largest: How many bytes of records, at most, a topic takes together.
         compression: How records are compressed; not at all if None.
 
     Raises:
@@ -72,7 +75,7 @@ class Transaction:
             delivery_timeout_ms=wait + 1000,  # longer than one request may take
             linger_ms=5,
             batch_size=min(_BATCH_BYTES, largest),
-            max_request_size=largest,
+            max_request_size=max(_REQUEST_BYTES, largest),
             compression_type=compression,
             metrics_enabled=False,
         )

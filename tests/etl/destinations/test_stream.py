@@ -141,7 +141,7 @@ def test_what_one_pipeline_wrote_another_reads(topics: Topics) -> None:
 
 def test_rows_that_no_record_can_be_made_of_are_quarantined_and_replayed(topics: Topics, project: Path) -> None:
     topic = topics.make(max_message_bytes="2000")
-    rows = [
+    rows: list[dict[str, str | None]] = [
         {"id": "1", "text": "x"},
         {"id": None, "text": "y"},
         {"id": "3", "text": "z" * 2000},
@@ -163,6 +163,17 @@ def test_rows_that_no_record_can_be_made_of_are_quarantined_and_replayed(topics:
     assert [row["id"] for row in values(topics, topic)] == ["1", "4", "3"]
     (waiting,) = open_destination(mended).quarantined()
     assert waiting.bad.row["id"] is None
+
+
+def test_a_topic_that_takes_little_at_a_time_is_sent_little_at_a_time(
+    topics: Topics, project: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    topic = topics.make(max_message_bytes="2000")
+    given(project, [{"id": number, "text": "x" * 500} for number in range(50)])
+
+    assert counts(run_pipeline(pipeline(topics, topic))) == (50, 50, 0)
+    assert [row["id"] for row in values(topics, topic)] == list(range(50))
+    assert "splitting" not in caplog.text
 
 
 def test_a_record_that_a_broker_refuses_against_its_word_fails_the_run(
