@@ -115,6 +115,16 @@ def test_a_pipeline_that_reads_what_another_writes_is_downstream_of_it() -> None
     assert [dep.asset_key.to_user_string() for dep in specs(pipeline(), lake)["orders_lake"].deps] == ["orders"]
 
 
+def test_a_pipeline_that_reads_the_topic_of_another_is_downstream_of_it() -> None:
+    brokers = {"type": "stream", "brokers": "${KAFKA_BROKERS:-localhost:9092}"}
+    found = specs(
+        pipeline(destination={**brokers, "topic": "shop.orders", "key": ["id"]}),
+        pipeline(name="orders_lake", source={**brokers, "topics": "shop.orders"}),
+    )
+    assert (found["orders"].kinds, found["orders"].metadata["topic"]) == ({"file", "kafka"}, "shop.orders")
+    assert [dep.asset_key.to_user_string() for dep in found["orders_lake"].deps] == ["orders"]
+
+
 def test_a_materialization_tells_where_every_row_went() -> None:
     result = materialize(pipeline())
     assert result.success
