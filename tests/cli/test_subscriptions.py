@@ -65,7 +65,7 @@ def test_subscriptions_says_how_far_they_are(pivotal: Pivotal, log: EventLog) ->
     assert heading.split() == ["subscription", "read", "up", "to", "lag", "worked", "by", "waiting", "dead"]
     assert line.split() == ["mail", "5", "3", "0", "2"]  # two alerts, and the sixth event, lie behind
     assert pivotal("events", "subscriptions", "--json").json == [
-        {"name": "mail", "cursor": 5, "lag": 3, "holder": None, "waiting": 0, "dead": 2}
+        {"name": "mail", "cursor": 5, "lag": 3, "holder": None, "waiting": 0, "oldest": None, "dead": 2}
     ]
 
 
