@@ -25,7 +25,9 @@ def test_an_absolute_url_does_not(tmp_path: Path) -> None:
     assert (tmp_path / "events.db").is_file()
 
 
-@pytest.mark.parametrize("url", ["mysql://me:secret@host/db", "sqlite://", "sqlite:///", "sqlite://events.db", "events.db", ""])
+@pytest.mark.parametrize(
+    "url", ["mysql://me:secret@host/db", "sqlite://", "sqlite:///", "sqlite://events.db", "events.db", ""]
+)
 def test_a_url_of_something_else_is_refused_without_showing_its_password(url: str) -> None:
     with pytest.raises(EventLogError, match="PIVOTAL_EVENTS_URL") as raised:
         open_log(url)
