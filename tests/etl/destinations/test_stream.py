@@ -316,7 +316,7 @@ def test_one_who_follows_a_stream_from_a_state_that_is_not_the_last_sends_nothin
     assert values(topics, copy) == [{"id": 1}, {"id": 2}]
 
 
-@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("when", ["before", "after", "after, and another run comes"])
 def test_rows_that_are_replayed_leave_the_quarantine_if_they_were_sent(
     topics: Topics, project: Path, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
@@ -328,7 +328,7 @@ def test_rows_that_are_replayed_leave_the_quarantine_if_they_were_sent(
     commit = Transaction.commit
 
     def dies(transaction: Transaction) -> None:
-        if when == "after":
+        if when != "before":
             commit(transaction)
         raise KeyboardInterrupt
 
@@ -336,6 +336,10 @@ def test_rows_that_are_replayed_leave_the_quarantine_if_they_were_sent(
     with pytest.raises(KeyboardInterrupt):
         run_pipeline(mended, replay=True)
     monkeypatch.setattr(Transaction, "commit", commit)
+    if when == "after, and another run comes":
+        with open_destination(mended).begin("another") as load:
+            load.loaded()
+            load.commit({"files": {}})
 
     waiting = [row.bad.row["n"] for row in open_destination(mended).quarantined()]
     assert sorted(map(str, waiting)) == (["1", "None"] if when == "before" else ["None"])
