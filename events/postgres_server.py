@@ -187,8 +187,10 @@ class Server:
 
 
 def _schema_version(connection: psycopg.Connection) -> int:
-    there = connection.execute("SELECT to_regclass(%s)", (f"{SCHEMA}.version",)).fetchone()
-    if there == (None,):
+    # Not to_regclass: it would go on answering from its cache what it saw before the lock was waited for.
+    if not connection.execute(
+        "SELECT 1 FROM pg_tables WHERE schemaname = %s AND tablename = 'version'", (SCHEMA,)
+    ).fetchone():
         return 0
     version = connection.execute("SELECT version FROM version").fetchone()
     return int(version[0]) if version else 0

@@ -68,6 +68,18 @@ def test_it_leaves_the_databases_own_tables_alone(log: PostgresEventLog, admin: 
     assert found == [("pivotal_events",)]
 
 
+def test_a_log_that_several_open_at_once_is_made_once(postgres_url: str) -> None:
+    together = threading.Barrier(8)
+
+    def opened(_: int) -> int:
+        together.wait()
+        with closing(open_log(postgres_url)) as log:
+            return log.head()
+
+    with ThreadPoolExecutor(8) as threads:
+        assert list(threads.map(opened, range(8))) == [0] * 8
+
+
 def test_a_log_of_a_newer_version_is_refused(postgres_url: str, log: PostgresEventLog) -> None:
     with log.writing() as connection:
         connection.execute("UPDATE version SET version = 99")
