@@ -94,6 +94,10 @@ class GroupCommit:
         try:
             flags = await asyncio.to_thread(self._log.publish, events)
         except Exception as error:  # noqa: BLE001  (whatever it is, everyone who waits must hear of it)
+            if len(group) > 1 and isinstance(error, EventLogError) and not error.retryable:
+                for request in group:  # what one of them brings cannot be written: that is nothing to the others
+                    await self._commit([request])
+                return
             for request in group:
                 request.settle(error)
         else:

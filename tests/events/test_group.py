@@ -60,13 +60,33 @@ def test_what_arrives_during_a_commit_shares_the_next(gate: Gate) -> None:
     assert sum(gate.counts().values()) == 4
 
 
-def test_everyone_who_shares_a_failed_commit_hears_of_it_and_the_next_one_goes_on(gate: Gate) -> None:
+def test_what_cannot_be_written_fails_for_who_brings_it_alone(gate: Gate) -> None:
+    async def publish() -> None:
+        calls = [event("a")], [event("b", broken="\ud800")], [event("c")]
+        _, a, b, c = await _first_and_then(grouped(gate), gate, *calls)
+        assert [a, type(b), c] == [[True], EventLogError, [True]]
+
+    asyncio.run(publish())
+
+    assert [recorded.event.metadata.dedupe_key for recorded in gate.read(0, 10)] == ["first", "a", "c"]
+
+
+def test_everyone_who_shares_a_failed_commit_hears_of_it_and_the_next_one_goes_on(
+    gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def publish() -> None:
         group = grouped(gate)
-        _, *answers = await _first_and_then(group, gate, [event("a")], [event("b", broken="\ud800")])
+        _, *answers = await _first_and_then(group, gate, [event("a")], [event("b")])
         assert [type(answer) for answer in answers] == [EventLogError, EventLogError]
+        monkeypatch.undo()
         assert await group.publish([event("a")]) == [True]
 
+    def full(events: Sequence[Event]) -> list[bool]:
+        if len(events) == 1:
+            return Gate.publish(gate, events)
+        raise EventLogError("the disk is full", retryable=True)
+
+    monkeypatch.setattr(gate, "publish", full)
     asyncio.run(publish())
 
     assert [recorded.event.metadata.dedupe_key for recorded in gate.read(0, 10)] == ["first", "a"]
