@@ -12,14 +12,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.request import urlopen
 
 import psycopg
 
-from benchmarks import data, events, receiver
+from benchmarks import data, events, receiver, stream
 from benchmarks.jobs import JOBS, Job
 from benchmarks.measure import Measured, measure
 from benchmarks.report import Finding, Row, write_report
@@ -27,8 +27,13 @@ from tests.services.postgres import running
 from tests.services.process import free_port
 
 HERE = Path(__file__).parent
-EVENTS = {"receiver": receiver.findings, "landed": events.landed_to_row, "handled": events.handled}
-"""What is measured of the events' side."""
+EVENTS: Mapping[str, Callable[[Path | None], list[Finding]]] = {
+    "receiver": lambda _: receiver.findings(),
+    "landed": lambda _: events.landed_to_row(),
+    "handled": lambda _: events.handled(),
+    "stream": stream.findings,
+}
+"""What is measured of the events' side, given a Python that has the peers."""
 
 
 def main() -> None:
@@ -43,7 +48,7 @@ def main() -> None:
     options = parser.parse_args()
     asked = options.jobs or [*JOBS, *EVENTS]
     rows = _run([JOBS[name] for name in asked if name not in EVENTS], options)
-    findings = [finding for name in asked if name in EVENTS for finding in _found(name)]
+    findings = [finding for name in asked if name in EVENTS for finding in _found(name, options.peers)]
     if options.report:
         write_report(options.report, rows, findings, options.rows)
 
@@ -61,8 +66,8 @@ def _run(jobs: Collection[Job], options: argparse.Namespace) -> list[Row]:
         return rows
 
 
-def _found(name: str) -> list[Finding]:
-    findings = EVENTS[name]()
+def _found(name: str, peers: Path | None) -> list[Finding]:
+    findings = EVENTS[name](peers)
     for finding in findings:
         print(finding.line, flush=True)
     return findings

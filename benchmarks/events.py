@@ -45,7 +45,7 @@ ROUNDS = 3
 def landed_to_row() -> list[Finding]:
     """How long an event takes by the sensor's runs, and by the worker at 200 events a second."""
     with running() as server:
-        _tell_when_committed(server)
+        tell_when_committed(server)
         with server.database() as url, _receiver(url) as place:
             sensor = median(place.by_sensor())
         with server.database() as url, _receiver(url) as place:
@@ -79,7 +79,8 @@ def handled() -> list[Finding]:
     ]
 
 
-def _tell_when_committed(server: Postgres) -> None:
+def tell_when_committed(server: Postgres) -> None:
+    """Has PostgreSQL keep the time of each commit; it is started anew."""
     with psycopg.connect(server.admin_url, autocommit=True) as connection:
         connection.execute("ALTER SYSTEM SET track_commit_timestamp = on")
     assert server.process

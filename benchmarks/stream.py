@@ -1,4 +1,4 @@
-"""How fast a topic of Kafka is read, and how soon a record is a row: `python -m benchmarks.stream [RECORDS [PEERS]]`.
+"""How fast a topic of Kafka is read, and how soon a record is a row.
 
 A real broker, PostgreSQL, JSON records of 200 bytes in three partitions. Beside the run with full rules stand a bare
 loop of kafka-python's `poll` that only counts, and, with a Python that has the peers, one of confluent-kafka's. Each is
@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,10 +21,11 @@ from statistics import median, quantiles
 
 import psycopg
 
-from benchmarks.measure import measure as measured
+from benchmarks.events import tell_when_committed
+from benchmarks.measure import Measured, measure
+from benchmarks.report import Finding
 from tests.services.kafka_broker import _jars, _java
 from tests.services.kafka_broker import running as running_kafka
-from tests.services.postgres import Postgres
 from tests.services.postgres import running as running_postgres
 from tests.services.topics import Topics
 
@@ -52,39 +53,64 @@ destination: {type: database, connection: "${BENCH_TARGET_URL}", table: orders, 
 """
 
 
-def measure(records: int = RECORDS, peers: str | None = None) -> dict[str, float]:
-    """Records a second, bytes, and seconds."""
+def findings(peers: Path | None, records: int = RECORDS) -> list[Finding]:
+    """The run beside the bare loops, and how soon a record is a row.
+
+    Args:
+        peers: A Python that has confluent-kafka; without it, its loop is left out.
+        records: How many records are read.
+    """
     with (
         running_kafka(_java(), _jars()) as kafka,
         running_postgres() as server,
         tempfile.TemporaryDirectory(prefix="pivotal-bench-") as folder,
     ):
-        _tell_when_committed(server)
+        tell_when_committed(server)
         topics = Topics(kafka.brokers)
         (Path(folder) / "pipelines").mkdir()
         (Path(folder) / "pipelines" / "orders.yaml").write_text(PIPELINE)
         with server.database() as url:
-            topic = _filled(topics, records)
-            environment = _environment(kafka.brokers, topic, url, Path(folder))
-            found = _speeds(environment, records, peers)
+            environment = _environment(kafka.brokers, _filled(topics, records), url, Path(folder))
+            run = _run(environment, records)
+            loops = {loop: _loop(loop, python, environment, records) for loop, python in _loops(peers).items()}
         with server.database() as url:
             environment = _environment(kafka.brokers, topics.make(partitions=3), url, Path(folder))
             soon = _how_soon(topics, environment)
         topics.close()
-        return {**found, "row_median": median(soon), "row_p99": quantiles(soon, n=100)[98], "row_max": max(soon)}
+    return [*_speed(run, records, loops), _soon(soon)]
 
 
-def _speeds(environment: dict[str, str], records: int, peers: str | None) -> dict[str, float]:
-    run = measured([Path(sys.executable).with_name("pivotal"), "run", "orders"], environment)
+def _speed(run: Measured, records: int, loops: Mapping[str, float]) -> list[Finding]:
+    rate, own = records / run.seconds, loops["kafka_python"]
+    beside = "".join(f", {loop} {theirs:,.0f}/s" for loop, theirs in loops.items())
+    title = f"Topic -> PostgreSQL, {records:,} records, beside a loop that counts"
+    return [
+        Finding(title, f"{rate:,.0f}/s{beside}: {rate / own:.2f}", ">= 0.8 of kafka_python", rate / own >= 0.8),
+        Finding("Its peak memory", f"{run.peak / 1e6:.0f} MB", "<= 400 MB", run.peak <= 400e6),
+    ]
+
+
+def _soon(seconds: Sequence[float]) -> Finding:
+    p99 = quantiles(seconds, n=100)[98]
+    found = f"{p99:.2f} s (median {median(seconds):.2f}, all {max(seconds):.2f})"
+    return Finding(f"Record to row, `pivotal stream` at {A_SECOND:,}/s: p99", found, "<= 1 s", p99 <= 1)
+
+
+def _loops(peers: Path | None) -> dict[str, str | Path]:
+    return {"kafka_python": sys.executable} | ({"confluent": peers} if peers else {})
+
+
+def _loop(loop: str, python: str | Path, environment: dict[str, str], records: int) -> float:
+    arguments = [environment["BENCH_BROKERS"], environment["BENCH_TOPIC"], str(records)]
+    return records / measure([python, HERE / "polling.py", loop, *arguments], environment).seconds
+
+
+def _run(environment: dict[str, str], records: int) -> Measured:
+    run = measure([Path(sys.executable).with_name("pivotal"), "run", "orders"], environment)
     with psycopg.connect(environment["BENCH_TARGET_URL"]) as target:
         rows = target.execute("SELECT count(*) FROM orders").fetchone()
     assert rows == (records - records // 3,), rows  # a third is void, and filtered
-    found = {"run": records / run.seconds, "run_peak": float(run.peak)}
-    for loop, python in {"kafka_python": sys.executable, "confluent": peers}.items():
-        if python:
-            arguments = [environment["BENCH_BROKERS"], environment["BENCH_TOPIC"], str(records)]
-            found[loop] = records / measured([python, HERE / "polling.py", loop, *arguments], environment).seconds
-    return found | {"share_of_kafka_python": found["run"] / found["kafka_python"]}
+    return run
 
 
 def _how_soon(topics: Topics, environment: dict[str, str]) -> list[float]:
@@ -163,17 +189,3 @@ def _environment(brokers: str, topic: str, url: str, folder: Path) -> dict[str, 
         "BENCH_TARGET_URL": url,
         "PYTHONPATH": str(Path(__file__).parents[1]),
     }
-
-
-def _tell_when_committed(server: Postgres) -> None:
-    with psycopg.connect(server.admin_url, autocommit=True) as connection:
-        connection.execute("ALTER SYSTEM SET track_commit_timestamp = on")
-    assert server.process
-    server.process.stop()
-    server.process.start()
-
-
-if __name__ == "__main__":
-    asked = int(sys.argv[1]) if len(sys.argv) > 1 else RECORDS
-    for name, value in measure(asked, sys.argv[2] if len(sys.argv) > 2 else None).items():
-        print(f"{name}: {value:,.3f}")
