@@ -268,7 +268,7 @@ def test_the_last_state_is_found_behind_what_was_aborted(topics: Topics, project
     state_topic = f"_pivotal_state.{orders.name}"
     with topics.producer(transactional_id=orders.name) as producer:
         producer.init_transactions()
-        for _ in range(5):
+        for _ in range(3):
             producer.begin_transaction()
             producer.send(state_topic, b"{}", key=b"x").get(timeout=10)
             producer.abort_transaction()
