@@ -149,7 +149,8 @@ def _await_rows(url: str, count: int, nudge: object = None) -> None:
 @contextmanager
 def _reader(environment: dict[str, str]) -> Iterator[None]:
     command = [str(Path(sys.executable).with_name("pivotal")), "stream", "orders"]
-    reader = subprocess.Popen(command, env={**os.environ, **environment}, stderr=subprocess.DEVNULL)
+    environment = {**os.environ, **environment}
+    reader = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         yield
     finally:
