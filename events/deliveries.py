@@ -87,7 +87,7 @@ class Lease:
 
     Args:
         subscription: The subscription's name.
-        number: Grows with every holder.
+        number: Grows with every holder; never the same again, even if the subscription is forgotten meanwhile.
         cursor: Where the last holder stood.
         abandoned: Whether the last holder died or hung: it did not give the lease back.
     """
@@ -223,8 +223,10 @@ class Deliveries:
             return None
         with self._database.transaction() as transaction:
             if not known:
+                # No number that a holder may have had before the subscription was forgotten.
                 transaction.each(
-                    "INSERT INTO durable_subscriptions (name, cursor) VALUES (:name, :start) ON CONFLICT DO NOTHING",
+                    "INSERT INTO durable_subscriptions (name, cursor, lease)"
+                    f" VALUES (:name, :start, CAST({now} * 1000000 AS bigint)) ON CONFLICT DO NOTHING",
                     [values],
                 )
             for last, cursor, abandoned in transaction.rows(f"{free} {self._database.unless_locked}", values):

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from errors import EventLogError, PivotalError
 from events import work
 from events.cause import new_event
-from events.deliveries import Status, deliveries_of
+from events.deliveries import Progress, Status, deliveries_of
 from events.envelope import Event
 from events.failure import DeadLettered
 from events.log import EventLog, open_log
@@ -363,6 +363,21 @@ def test_a_lease_is_one_process_at_a_time_and_given_back_at_the_end(log: EventLo
             until(lambda: second.seen)
 
     assert (first.seen, second.seen) == ([0, 1, 2, 3, 4, 5], [6])
+
+
+def test_a_worker_that_hung_changes_nothing_of_a_subscription_that_was_forgotten_and_began_anew(log: EventLog) -> None:
+    log.publish([happened(0), happened(1)])
+    deliveries = deliveries_of(log)
+    hung = deliveries.acquire("mail", "the one that hangs", 0, start=0)
+    assert hung
+    deliveries.forget("mail")
+    assert deliveries.acquire("mail", "another", 60, start=0)
+
+    with pytest.raises(EventLogError, match="took subscription 'mail' over"):
+        deliveries.commit(hung, Progress(2), 60)
+    deliveries.release(hung)
+
+    assert (status(log).cursor, status(log).holder) == (0, "another")
 
 
 def test_what_has_begun_is_ended_when_it_is_stopped_and_nothing_else_is_begun(log: EventLog) -> None:
