@@ -93,7 +93,7 @@ def _handle(handler: Handler, event: Event) -> None:
     try:
         outcome = handler(event)
         if inspect.isawaitable(outcome):
-            asyncio.run(_finish(outcome))
+            asyncio.run(finish(outcome))
     except Exception:
         logger.exception(
             "a subscriber failed",
@@ -101,8 +101,16 @@ def _handle(handler: Handler, event: Event) -> None:
         )
 
 
-async def _finish(outcome: Awaitable[None]) -> None:
-    await outcome
+async def finish(outcome: Awaitable[None]) -> None:
+    """Awaits what a handler has returned.
+
+    Raises:
+        RuntimeError: The handler wanted to exit: that is its failure, and would end the loop that others share.
+    """
+    try:
+        await outcome
+    except (SystemExit, KeyboardInterrupt) as error:
+        raise RuntimeError("the handler wanted to exit") from error
 
 
 def _refuse_to_block_a_loop() -> None:

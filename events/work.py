@@ -17,7 +17,7 @@ import os
 import queue
 import socket
 import time
-from collections.abc import Awaitable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -26,6 +26,7 @@ from threading import Thread
 from typing import TYPE_CHECKING
 
 from errors import EventLogError
+from events.bus import finish
 from events.cause import Cause, caused_by
 from events.deliveries import Deliveries, Delivery, Failure, Lease, Progress
 from events.envelope import Event
@@ -129,7 +130,7 @@ class Worker:
         with caused_by(Cause.of(event)):
             outcome = self.subscription.handler(event)
             if inspect.isawaitable(outcome):
-                asyncio.run_coroutine_threadsafe(_finish(outcome), self.loop).result()
+                asyncio.run_coroutine_threadsafe(finish(outcome), self.loop).result()
 
     def _start(self) -> int:
         start = self.subscription.start
@@ -260,7 +261,3 @@ class _Rounds:
         """One for each dead letter; none for an alert, which would die for the same reason, and so for ever."""
         recorded = [(one.delivery.recorded, one.error) for one in failed if one.wait is None]
         return [alert(self._name, one, error) for one, error in recorded if one.event.type != DeadLettered.event_type]
-
-
-async def _finish(outcome: Awaitable[None]) -> None:
-    await outcome

@@ -247,14 +247,23 @@ def test_a_handler_that_exits_has_failed(log: EventLog) -> None:
     def handle(_: Event) -> None:
         sys.exit(1)
 
-    async def cancelled(_: Event) -> None:
-        raise asyncio.CancelledError
+    async def handle_at_last(event: Event) -> None:
+        if event.data["n"] == 0:
+            sys.exit(1)
+        if event.data["n"] == 1:
+            raise asyncio.CancelledError
+        seen.append(event.data["n"])
 
-    log.publish([happened(0)])
+    seen: list[int] = []
+    log.publish([happened(n) for n in range(3)])
     with working(
-        log, subscription(handle, name="exits", attempts=1), subscription(cancelled, name="cancelled", attempts=1)
+        log, subscription(handle, name="exits", attempts=1), subscription(handle_at_last, name="coroutine", attempts=1)
     ):
-        until(lambda: len(log.dead()) == 2)
+        until(lambda: len(log.dead("exits")) == 3 and seen)
+
+    assert seen == [2]
+    told = log.dead("coroutine")[0].error.rstrip().split("\n")[-1]
+    assert told == "RuntimeError: the handler wanted to exit"
 
 
 def test_a_dead_letter_that_is_replayed_is_handled_before_what_waits_of_its_aggregate(log: EventLog) -> None:
