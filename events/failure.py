@@ -53,18 +53,20 @@ class DeadLettered(
     error: str
 
 
-def alert(subscription: str, recorded: Recorded, error: str) -> Event:
+def alert(subscription: str, recorded: Recorded, error: str, *, burial: str) -> Event:
     """That an event is a dead letter of a subscription.
 
     Args:
         subscription: Whose.
         recorded: The event.
         error: Why: the last line is told.
+        burial: Tells this time from others; what is replayed may die again, and is alerted of again then.
     """
     event = recorded.event
     data = DeadLettered(subscription=subscription, sequence=recorded.sequence, type=event.type, error=last_line(error))
     with caused_by(Cause.of(event)):
-        return data.event(("event", event.id), source=SOURCE, dedupe_key=f"{subscription}/{event.id}")
+        # Not by the event's id, which is unique for its source only.
+        return data.event(("event", event.id), source=SOURCE, dedupe_key=f"{subscription}/{recorded.sequence}/{burial}")
 
 
 def told(error: BaseException) -> str:

@@ -29,7 +29,7 @@ from errors import EventLogError
 from events.bus import finish
 from events.cause import Cause, caused_by
 from events.deliveries import Deliveries, Delivery, Failure, Lease, Progress
-from events.envelope import Event
+from events.envelope import Event, new_id
 from events.failure import DeadLettered, alert, last_line, told
 from events.lanes import Collected, Lanes
 from events.log import EventLog
@@ -260,4 +260,8 @@ class _Rounds:
     def _alerts(self, failed: Sequence[Failure]) -> list[Event]:
         """One for each dead letter; none for an alert, which would die for the same reason, and so for ever."""
         recorded = [(one.delivery.recorded, one.error) for one in failed if one.wait is None]
-        return [alert(self._name, one, error) for one, error in recorded if one.event.type != DeadLettered.event_type]
+        return [
+            alert(self._name, one, error, burial=new_id())  # published with it: there is no second time
+            for one, error in recorded
+            if one.event.type != DeadLettered.event_type
+        ]

@@ -4,7 +4,7 @@ A portion of the log is read, projected, and written in one transaction with the
 the next call starts where the last commit ended. Whoever works on a portion holds the position until that commit, so
 of several workers and runs one applies it, the others find it done, and the position never goes back. What goes to the
 log (dead letters, announcements) goes there before that commit: killed between the two, the next call finds it there
-and adds nothing.
+and adds nothing. A replay is another time: what dies again is alerted of again.
 
 A poisoned event becomes a dead letter and the others go on, also later ones of the same aggregate: each row is made of
 one event alone and carries its version, so nothing has to wait, and `replay` of the poisoned event after a fix cannot
@@ -157,7 +157,7 @@ def portions(
             if start >= until:
                 return
             recorded, reached = _read(log, start, until, portion)
-            applied = _apply(log, transaction, recorded, max(held, reached), run_id)
+            applied = _apply(log, transaction, recorded, max(held, reached), run_id, burial="first")
         yield applied
 
 
@@ -193,7 +193,7 @@ def replay(log: EventLog, warehouse: Warehouse, sequences: Iterable[int] | None 
     recorded = [letter.recorded for sequence, letter in letters.items() if wanted is None or sequence in wanted]
     with warehouse.transaction() as transaction:
         held = _position(log, transaction.state(SUBSCRIPTION))
-        applied = _apply(log, transaction, recorded, held, run_id)
+        applied = _apply(log, transaction, recorded, held, run_id, burial=run_id)
     still = {dead.sequence for dead in applied.dead}
     log.revive(SUBSCRIPTION, [one.sequence for one in recorded if one.sequence not in still])
     return applied
@@ -204,8 +204,10 @@ def _position(log: EventLog, state: State | None) -> int:
     return held if held <= log.head() else 0
 
 
-def _apply(log: EventLog, transaction: Transaction, recorded: Sequence[Recorded], reached: int, run_id: str) -> Applied:
-    projected = _project(recorded)
+def _apply(
+    log: EventLog, transaction: Transaction, recorded: Sequence[Recorded], reached: int, run_id: str, *, burial: str
+) -> Applied:
+    projected = _project(recorded, burial)
     for event, error in projected.dead:
         log.bury(SUBSCRIPTION, event, error, ATTEMPTS)
     if projected.announced:
@@ -227,7 +229,7 @@ class _Projected:
     announced: list[Event] = field(default_factory=list)
 
 
-def _project(recorded: Sequence[Recorded]) -> _Projected:
+def _project(recorded: Sequence[Recorded], burial: str) -> _Projected:
     projected = _Projected()
     for one in recorded:
         try:
@@ -236,7 +238,7 @@ def _project(recorded: Sequence[Recorded]) -> _Projected:
         except Exception as error:  # noqa: BLE001  (whatever a projection raises, it poisons that event only)
             reason = str(error) if isinstance(error, ProjectionError) else told(error)
             projected.dead.append((one, reason))
-            projected.announced.append(alert(SUBSCRIPTION, one, reason))
+            projected.announced.append(alert(SUBSCRIPTION, one, reason, burial=burial))
         else:
             projected.announced.extend(announced)
             for row in rows:

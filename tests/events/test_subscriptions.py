@@ -19,7 +19,7 @@ from errors import EventLogError, PivotalError
 from events import work
 from events.cause import new_event
 from events.deliveries import Progress, Status, deliveries_of
-from events.envelope import Event
+from events.envelope import Event, Metadata
 from events.failure import DeadLettered
 from events.log import EventLog, open_log
 from events.sqlite import SqliteEventLog
@@ -230,6 +230,24 @@ def test_a_dead_letter_tells_why_without_secrets_and_is_alerted_of_and_its_aggre
 
 def _same(event: Event) -> dict[str, object]:
     return {"id": event.id, "timestamp": event.timestamp}
+
+
+def test_every_dead_letter_is_alerted_of_one_that_was_replayed_again_and_each_of_two_sources_with_one_id(
+    log: EventLog,
+) -> None:
+    one, another = (happened(0).model_copy(update={"id": "1", "metadata": source}) for source in map(_from, "ab"))
+    log.publish([one, another])
+    with working(log, subscription(Handler(failing={0}), attempts=1)):
+        until(lambda: len(log.dead("mail")) == 2)
+        deliveries_of(log).replay("mail", {1})
+        until(lambda: log.head() == 5)
+
+    alerts = log.read(0, 10, types=[DeadLettered.event_type])
+    assert [alert.event.data["sequence"] for alert in alerts] == [1, 2, 1]
+
+
+def _from(source: str) -> Metadata:
+    return Metadata(source=source, dedupe_key="1", correlation_id="c")
 
 
 def test_an_alert_that_dies_is_not_alerted_of(log: EventLog) -> None:

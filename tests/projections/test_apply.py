@@ -257,6 +257,15 @@ def test_a_dead_letter_raises_one_alert(log: EventLog, warehouse: Warehouse) -> 
     assert alert.event.metadata.causation_id == log.read(0, 1)[0].event.id
 
 
+def test_a_dead_letter_that_is_replayed_in_vain_is_alerted_of_again(log: EventLog, warehouse: Warehouse) -> None:
+    land(log, poisoned())
+    catch_up(log, warehouse)
+    replay(log, warehouse, run_id="replay")
+
+    alerts = log.read(0, 10, types=["pivotal.event.dead_lettered"])
+    assert [one.event.data["sequence"] for one in alerts] == [1, 1]
+
+
 def test_what_events_mean_is_announced_once(log: EventLog, warehouse: Warehouse) -> None:
     land(log, stripe_event("invoice.paid", "evt_1", NOON, invoice("paid")))
     catch_up(log, warehouse)
