@@ -22,6 +22,9 @@ from errors import EventLogError, PivotalError
 from events.envelope import Event
 from events.log import EventLog, Recorded
 
+REPLAYED = 1000
+"""Dead letters that are replayed in one transaction, at most: no worker commits meanwhile."""
+
 Values = Mapping[str, object]
 
 
@@ -358,21 +361,11 @@ class Deliveries:
         Raises:
             EventLogError: The database cannot be used.
         """
-        rows = [
-            _row(name, Delivery(letter.recorded))
-            for letter in self._log.dead(name)
-            if sequences is None or letter.recorded.sequence in sequences
-        ]
-        with self._database.transaction() as transaction:
-            # Until this is committed no worker commits: what it holds to be the first of an aggregate stays that.
-            transaction.rows(
-                "UPDATE durable_subscriptions SET name = name WHERE name = :name RETURNING 1", {"name": name}
-            )
-            transaction.each("DELETE FROM dead_letters WHERE subscription = :name AND sequence = :sequence", rows)
-            transaction.each(f"UPDATE deliveries SET due = NULL WHERE {_FIRST}", rows)
-            transaction.each(_KEEP, rows)
-            transaction.each(self._go_on, rows)
-        return len(rows)
+        replayed, found = 0, [0]
+        while found:
+            found = self._letters(name, after=found[-1])
+            replayed += self._revive(name, [one for one in found if sequences is None or one in sequences])
+        return replayed
 
     def forget(self, name: str) -> None:
         """Forgets a subscription: its cursor, what waits, its dead letters.
@@ -415,6 +408,30 @@ class Deliveries:
             for name, cursor, holder, waiting, oldest, dead in found
         ]
 
+    def _letters(self, name: str, after: int) -> list[int]:
+        rows = self._database.select(
+            "SELECT sequence FROM dead_letters WHERE subscription = :name AND sequence > :after"
+            " ORDER BY sequence LIMIT :limit",
+            {"name": name, "after": after, "limit": REPLAYED},
+        )
+        return [sequence for (sequence,) in rows]
+
+    def _revive(self, name: str, sequences: Sequence[int]) -> int:
+        """Replays dead letters, but for those that another has replayed meanwhile; how many."""
+        with self._database.transaction() as transaction:
+            # Until this is committed no worker commits: what it holds to be the first of an aggregate stays that.
+            transaction.rows(
+                "UPDATE durable_subscriptions SET name = name WHERE name = :name RETURNING 1", {"name": name}
+            )
+            named = [{"name": name, "sequence": sequence} for sequence in sequences]
+            there = [one for one in named if transaction.rows(_REVIVE, one)]
+            events = (transaction.rows(_EVENT, one)[0] for one in there)  # one in memory at a time
+            rows = [_row(name, Delivery(self._database.recorded(*event))) for event in events]
+            transaction.each(f"UPDATE deliveries SET due = NULL WHERE {_FIRST}", rows)
+            transaction.each(_KEEP, rows)
+            transaction.each(self._go_on, rows)
+        return len(rows)
+
     @property
     def _go_on(self) -> str:
         return f"UPDATE deliveries SET due = {self._database.now} WHERE {_FIRST} AND due IS NULL"
@@ -439,6 +456,8 @@ _KEEP = """
     VALUES (:name, :sequence, :aggregate, :attempts)
     ON CONFLICT (subscription, sequence) DO UPDATE SET attempts = excluded.attempts
 """
+_REVIVE = "DELETE FROM dead_letters WHERE subscription = :name AND sequence = :sequence RETURNING 1"
+_EVENT = "SELECT sequence, event, recorded_at FROM events WHERE sequence = :sequence"
 # The first event is in, whatever its size.
 _REACH = """
     SELECT max(sequence) FROM (

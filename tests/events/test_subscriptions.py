@@ -6,6 +6,7 @@ import asyncio
 import sys
 import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import datetime
 from pathlib import Path
@@ -300,6 +301,32 @@ def test_a_dead_letter_that_is_replayed_is_handled_before_what_waits_of_its_aggr
     assert [letter.recorded.sequence for letter in log.dead()] == [3]
     assert deliveries_of(log).replay("mail") == 1
     assert deliveries_of(log).replay("mail") == 0
+
+
+def test_of_many_who_replay_at_once_one_gives_each_dead_letter_back(
+    log: EventLog, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("events.deliveries.REPLAYED", 7)
+    together = threading.Barrier(4)
+    log.publish([happened(n, str(n % 3)) for n in range(20)])
+    for recorded in log.read(0, 20):
+        log.bury("mail", recorded, "no luck", 1)
+    assert deliveries_of(log).acquire("mail", "nobody", 0, start=20)
+
+    def replay() -> int:
+        with closing(open_log(url)) as another:
+            together.wait(30)
+            return deliveries_of(another).replay("mail")
+
+    with ThreadPoolExecutor(4) as threads:
+        replayed = [threads.submit(replay) for _ in range(4)]
+
+    assert sum(one.result() for one in replayed) == 20
+    assert (status(log).waiting, status(log).dead) == (20, 0)
+    handler = Handler()
+    with working(log, subscription(handler)):
+        until(lambda: len(handler.seen) == 20)
+    assert ordered(handler.seen, 3)
 
 
 def test_a_replayed_event_that_fails_holds_back_what_was_tried_again_before(log: EventLog) -> None:
