@@ -8,13 +8,16 @@ them.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from itertools import accumulate
 from threading import Event as Signal
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from errors import PivotalError
-from events.envelope import Event
+from events.envelope import Event, reasons
 from events.inbox import make
 from events.log import EventLog, encode
 
@@ -24,7 +27,10 @@ if TYPE_CHECKING:
 TABLE = "_pivotal_outbox"
 
 PORTION = 500
-"""Events that are moved at once: what is in memory."""
+"""Events that are moved at once, at most."""
+
+SIZE = 4 << 20
+"""Characters that they have as JSON, at most; a longer event is moved alone."""
 
 LOOK_EVERY = 0.2
 """Seconds between two looks into an outbox that was empty."""
@@ -66,7 +72,7 @@ def relay(database: sa.Engine, log: EventLog) -> int:
 
     Raises:
         EventLogError: The log cannot be written; the events wait.
-        PivotalError: The publisher's database cannot be used.
+        PivotalError: The publisher's database cannot be used, or a row of the outbox is no event.
     """
     moved = 0
     with _telling(database):
@@ -89,30 +95,60 @@ def follow(url: str, open_log: Callable[[], EventLog], stop: Signal) -> None:
         PivotalError: It is no URL of a database.
     """
     database, pause = _engine(url), FIRST_PAUSE
-    while not stop.is_set():
-        try:
-            with closing(open_log()) as log:
-                while not stop.wait(LOOK_EVERY):
-                    if moved := relay(database, log):
-                        logger.info("outbox relayed", extra={"events": moved})
-                    pause = FIRST_PAUSE
-        except PivotalError as error:
-            told = {"reason": error.message, "hint": error.hint, "seconds": pause}
-            logger.error("the outbox cannot be relayed; trying again", extra=told)  # noqa: TRY400  (a cause, not a bug)
-            stop.wait(pause)
-            pause = min(2 * pause, LONGEST_PAUSE)
-    database.dispose()
+    try:
+        while not stop.is_set():
+            try:
+                with closing(open_log()) as log:
+                    while not stop.wait(LOOK_EVERY):
+                        if moved := relay(database, log):
+                            logger.info("outbox relayed", extra={"events": moved})
+                        pause = FIRST_PAUSE
+            except PivotalError as error:
+                told = {"reason": error.message, "hint": error.hint, "seconds": pause}
+                logger.error("the outbox cannot be relayed; trying again", extra=told)  # noqa: TRY400  (a cause, no bug)
+                stop.wait(pause)
+                pause = min(2 * pause, LONGEST_PAUSE)
+    finally:
+        database.dispose()
 
 
 def _move(database: sa.Engine, log: EventLog) -> int:
     table = _table()
     with database.connect() as connection:
-        rows = connection.execute(table.select().order_by(table.c.id).limit(PORTION)).all()
-    if rows:
-        log.publish([Event.model_validate_json(row.event) for row in rows])
+        next_ones = table.c.id.in_(_next(connection, table))
+        rows = connection.execute(table.select().where(next_ones).order_by(table.c.id)).all()
+    events = _events(database, rows)
+    if events:
+        log.publish(events)
         with database.begin() as connection:
-            connection.execute(table.delete().where(table.c.id.in_([row.id for row in rows])))
-    return len(rows)
+            connection.execute(table.delete().where(table.c.id.in_([row.id for row in rows[: len(events)]])))
+    return len(events)
+
+
+def _next(connection: sa.Connection, table: sa.Table) -> list[int]:
+    """The rows of a portion; the first is in, whatever its size."""
+    import sqlalchemy as sa
+
+    measured = sa.select(table.c.id, sa.func.length(table.c.event)).order_by(table.c.id).limit(PORTION)
+    rows = connection.execute(measured).all()
+    through = accumulate(size for _, size in rows)
+    return [one for (one, size), so_far in zip(rows, through, strict=True) if so_far == size or so_far <= SIZE]
+
+
+def _events(database: sa.Engine, rows: Sequence[sa.Row[Any]]) -> list[Event]:
+    """The events of rows, up to one that is none; that one alone is an error."""
+    events: list[Event] = []
+    for row in rows:
+        try:
+            events.append(Event.model_validate_json(row.event))
+        except ValidationError as error:
+            if events:
+                break
+            raise PivotalError(
+                f"row {row.id} of {_label(database)} is no event: {reasons(error)}",
+                hint=f"those behind it wait: mend it, or DELETE FROM {TABLE} WHERE id = {row.id}",
+            ) from None
+    return events
 
 
 def _table() -> sa.Table:
@@ -140,6 +176,11 @@ def _engine(url: str) -> sa.Engine:
         ) from None
 
 
+def _label(database: sa.Engine) -> str:
+    url = database.url
+    return f"the outbox in {url.get_backend_name()}://{url.host or ''}/{url.database}"
+
+
 @contextmanager
 def _telling(database: sa.Engine) -> Iterator[None]:
     """Turns SQLAlchemy's errors into ours; they show statements."""
@@ -149,9 +190,9 @@ def _telling(database: sa.Engine) -> Iterator[None]:
         yield
     except sa.exc.SQLAlchemyError as error:
         reason: Any = getattr(error, "orig", None) or error
-        url, said = database.url, str(reason).partition("\n")[0]
+        said = str(reason).partition("\n")[0]
         raise PivotalError(
-            f"the outbox in {url.get_backend_name()}://{url.host or ''}/{url.database} cannot be used: {said}",
+            f"{_label(database)} cannot be used: {said}",
             hint="is its server running, and may this user read and write the table?",
             retryable=isinstance(error, sa.exc.OperationalError),
         ) from error

@@ -83,6 +83,39 @@ def test_events_reach_the_log_in_order_and_leave_the_outbox(
     assert (waiting(shop), relay(shop, log)) == (0, 0)
 
 
+def test_what_is_moved_at_once_is_bounded_by_its_size_but_never_nothing(
+    shop: sa.Engine, log: EventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox, "SIZE", 3500)
+    portions: list[int] = []
+    publish = log.publish
+    monkeypatch.setattr(log, "publish", lambda events: (portions.append(len(events)), publish(events))[1])
+    order(shop, *(event(str(n), filler="x" * size) for n, size in enumerate((1000, 1000, 1000, 5000, 10))))
+
+    assert relay(shop, log) == 5
+    assert portions == [2, 1, 1, 1]
+    assert keys(log) == ["0", "1", "2", "3", "4"]
+
+
+def test_a_row_that_is_no_event_holds_back_those_behind_it_only_and_is_told_without_its_values(
+    shop: sa.Engine, log: EventLog
+) -> None:
+    order(shop, event("1"))
+    with shop.begin() as connection:
+        connection.execute(sa.text(f"INSERT INTO {TABLE} (event) VALUES (:event)"), {"event": '{"type": "of Anna"}'})
+    order(shop, event("2"))
+
+    with pytest.raises(PivotalError, match=r"row 2 of the outbox in .* is no event: type: String should") as raised:
+        relay(shop, log)
+    assert "Anna" not in str(raised.value)
+    assert (keys(log), waiting(shop)) == (["1"], 2)
+
+    with shop.begin() as connection:
+        connection.execute(sa.text(f"DELETE FROM {TABLE} WHERE id = 2"))
+    relay(shop, log)
+    assert keys(log) == ["1", "2"]
+
+
 def test_what_is_rolled_back_is_never_published(shop: sa.Engine, log: EventLog) -> None:
     with pytest.raises(KeyError):
         order(shop, event("1"), fails=True)
