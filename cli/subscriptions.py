@@ -101,10 +101,10 @@ def load(place: str) -> Sequence[DurableSubscription]:
             project's root, too.
 
     Raises:
-        PivotalError: It cannot be imported, or is something else.
+        PivotalError: It cannot be imported, is something else, or cannot be worked together.
     """
     from events.failure import without_secrets
-    from events.subscriptions import DurableSubscription
+    from events.subscriptions import DurableSubscription, check_together
     from settings import get_settings
 
     module, separator, name = place.partition(":")
@@ -122,4 +122,5 @@ def load(place: str) -> Sequence[DurableSubscription]:
     declared = [found] if isinstance(found, DurableSubscription) else found
     if not isinstance(declared, list | tuple) or not all(isinstance(one, DurableSubscription) for one in declared):
         raise PivotalError(f"--subscriptions {place}: not subscriptions, but {type(found).__name__}", hint=_HINT)
+    check_together(declared)
     return declared

@@ -7,7 +7,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from queue import Empty, SimpleQueue
 from threading import Event as Signal
@@ -19,6 +19,7 @@ from cli import subscriptions
 from cli.output import say
 
 if TYPE_CHECKING:
+    from events.log import EventLog
     from events.subscriptions import DurableSubscription
     from projections.apply import Applied, Change
 
@@ -73,10 +74,14 @@ def work(place: str | None, outbox: str | None) -> None:
 
 def _work_subscriptions(url: str, declared: Sequence[DurableSubscription], stop: Signal) -> None:
     from events.log import open_log
-    from events.subscriptions import run
+    from events.retry import keep_on
+    from events.subscriptions import run as run_subscriptions
 
-    with closing(open_log(url)) as log:
-        run(log, declared, stop)
+    def work(log: EventLog) -> Iterator[None]:
+        run_subscriptions(log, declared, stop)
+        yield
+
+    keep_on(work, partial(open_log, url), stop, trouble="subscriptions cannot be worked")
 
 
 def run(followers: Sequence[Follower]) -> None:

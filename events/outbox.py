@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
+from functools import partial
 from itertools import accumulate
 from threading import Event as Signal
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from errors import PivotalError
 from events.envelope import Event, reasons
 from events.inbox import make
 from events.log import EventLog, encode
+from events.retry import keep_on
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -34,9 +36,6 @@ SIZE = 4 << 20
 
 LOOK_EVERY = 0.2
 """Seconds between two looks into an outbox that was empty."""
-
-FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
-"""Seconds before a database that is away is tried again; twice as long each time."""
 
 logger = logging.getLogger(__name__)
 
@@ -92,24 +91,20 @@ def follow(url: str, open_log: Callable[[], EventLog], stop: Signal) -> None:
         stop: Set by who wants it to end.
 
     Raises:
-        PivotalError: It is no URL of a database.
+        PivotalError: It is no URL of a database; and as `keep_on`.
     """
-    database, pause = _engine(url), FIRST_PAUSE
+    database = _engine(url)
     try:
-        while not stop.is_set():
-            try:
-                with closing(open_log()) as log:
-                    while not stop.wait(LOOK_EVERY):
-                        if moved := relay(database, log):
-                            logger.info("outbox relayed", extra={"events": moved})
-                        pause = FIRST_PAUSE
-            except PivotalError as error:
-                told = {"reason": error.message, "hint": error.hint, "seconds": pause}
-                logger.error("the outbox cannot be relayed; trying again", extra=told)  # noqa: TRY400  (a cause, no bug)
-                stop.wait(pause)
-                pause = min(2 * pause, LONGEST_PAUSE)
+        keep_on(partial(_relayed, database, stop), open_log, stop, trouble="the outbox cannot be relayed")
     finally:
         database.dispose()
+
+
+def _relayed(database: sa.Engine, stop: Signal, log: EventLog) -> Iterator[int]:
+    while not stop.wait(LOOK_EVERY):
+        if moved := relay(database, log):
+            logger.info("outbox relayed", extra={"events": moved})
+        yield moved
 
 
 def _move(database: sa.Engine, log: EventLog) -> int:

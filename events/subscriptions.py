@@ -136,7 +136,7 @@ def run(log: EventLog, subscriptions: Sequence[DurableSubscription], stop: Signa
         PivotalError: Two have one name, or there is none.
         EventLogError: The log cannot be used, and trying again does not help.
     """
-    _check_together(subscriptions)
+    check_together(subscriptions)
     from events.work import Worker, event_loop
 
     deliveries = deliveries_of(log)
@@ -150,7 +150,12 @@ def run(log: EventLog, subscriptions: Sequence[DurableSubscription], stop: Signa
         one.result()
 
 
-def _check_together(subscriptions: Sequence[DurableSubscription]) -> None:
+def check_together(subscriptions: Sequence[DurableSubscription]) -> None:
+    """Refuses what cannot be worked together.
+
+    Raises:
+        PivotalError: Two have one name, or there is none.
+    """
     if not subscriptions:
         raise PivotalError("there is no subscription to work", hint="declare one: DurableSubscription(name=..., ...)")
     twice = [name for name, count in Counter(one.name for one in subscriptions).items() if count > 1]

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from threading import Event as Signal
 
-from errors import PivotalError
 from etl.destinations.warehouse import Warehouse
 from events.envelope import new_id
 from events.log import EventLog
+from events.retry import keep_on
 from projections import PATTERNS
 from projections.apply import Applied, portions, position
 
@@ -23,9 +22,6 @@ PATIENCE = 1.0
 
 REST = 0.05
 """Seconds between two portions: events gather, and whoever waits for an embedded warehouse gets his turn."""
-
-FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
-"""Seconds before a log or a warehouse that is away is tried again; twice as long each time."""
 
 logger = logging.getLogger(__name__)
 
@@ -40,20 +36,19 @@ def follow(
         warehouse: Where the tables are.
         stop: Set by who wants it to end.
         tell: Called with each portion, once it is committed. It must neither block nor raise.
+
+    Raises:
+        PivotalError: As `keep_on`.
     """
-    run_id, pause = new_id(), FIRST_PAUSE
-    while not stop.is_set():
-        try:
-            with closing(open_log()) as log:
-                for applied in _applied(log, warehouse, stop, run_id):
-                    pause = FIRST_PAUSE
-                    _log(applied)
-                    tell(applied)
-        except PivotalError as error:
-            told = {"reason": error.message, "hint": error.hint, "seconds": pause}
-            logger.error("events cannot be applied; trying again", extra=told)  # noqa: TRY400  (a cause, not a bug)
-            stop.wait(pause)
-            pause = min(2 * pause, LONGEST_PAUSE)
+    run_id = new_id()
+
+    def work(log: EventLog) -> Iterator[None]:
+        for applied in _applied(log, warehouse, stop, run_id):
+            _log(applied)
+            tell(applied)
+            yield
+
+    keep_on(work, open_log, stop, trouble="events cannot be applied")
 
 
 def _applied(log: EventLog, warehouse: Warehouse, stop: Signal, run_id: str) -> Iterator[Applied]:

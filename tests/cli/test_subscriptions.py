@@ -28,6 +28,8 @@ def handle(event):
 subscriptions = [DurableSubscription(name="mail", types=["test.*"], handler=handle)]
 one = subscriptions[0]
 number = 7
+none = []
+twice = [one, one]
 """
 
 
@@ -130,6 +132,8 @@ def test_subscriptions_of_a_module_in_the_root_are_loaded(module: str) -> None:
         ("nothing_here:subscriptions", "ModuleNotFoundError: No module named 'nothing_here'"),
         ("shop_subscriptions:others", "has no attribute 'others'"),
         ("shop_subscriptions:number", "not subscriptions, but int"),
+        ("shop_subscriptions:none", "there is no subscription to work"),
+        ("shop_subscriptions:twice", "two subscriptions have the name 'mail'"),
     ],
 )
 @pytest.mark.usefixtures("module")

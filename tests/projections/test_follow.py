@@ -49,7 +49,7 @@ class Worker:
 def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that nobody waits for a test to end."""
     monkeypatch.setattr(following, "PATIENCE", 0.05)
-    monkeypatch.setattr(following, "FIRST_PAUSE", 0.02)
+    monkeypatch.setattr("events.retry.FIRST_PAUSE", 0.02)
 
 
 @pytest.fixture
