@@ -11,6 +11,7 @@ import click
 from cli.output import json_option, say_json, table
 from errors import PivotalError
 from reconciliation import PROVIDERS, configured
+from reconciliation.failures import Failures
 
 if TYPE_CHECKING:
     from reconciliation.reading import Reconciled
@@ -24,7 +25,7 @@ def reconcile(provider: str | None, since: str | None, as_json: bool) -> None:
     """Read what webhooks may have missed, and put it on the event log.
 
     PROVIDER is whose; without it, each that there are credentials for. What the webhooks have brought is counted as a
-    duplicate, and changes nothing.
+    duplicate, and changes nothing. A provider that fails keeps none of the others from being read.
     """
     from settings import get_settings
 
@@ -33,11 +34,15 @@ def reconcile(provider: str | None, since: str | None, as_json: bool) -> None:
     moment = None if since is None else _moment(since)
     if not (providers := [provider] if provider else configured(get_settings())):
         raise PivotalError("there are no credentials of any provider", hint=f"set those of {', '.join(PROVIDERS)}")
-    found = [_read(each, moment) for each in providers]
-    if as_json:
-        say_json([_record(each) for each in found])
-    else:
-        table(("provider", "read", "new", "duplicates"), [tuple(_record(each).values()) for each in found])
+    failures, found = Failures(), list[dict[str, object]]()
+    for each in providers:
+        with failures.noted():
+            found.append(_record(_read(each, moment)))
+    if found and as_json:
+        say_json(found)
+    elif found:
+        table(("provider", "read", "new", "duplicates"), [tuple(each.values()) for each in found])
+    failures.tell()
 
 
 def _read(provider: str, since: datetime | None) -> Reconciled:

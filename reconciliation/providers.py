@@ -11,6 +11,7 @@ from integrations.calendar.model import Calendars
 from integrations.stripe import Stripe
 from integrations.twilio import Twilio
 from reconciliation.calendars import SERVICES, reconcile_calendar
+from reconciliation.failures import Failures
 from reconciliation.reading import Reconciled
 from reconciliation.stripe import reconcile_stripe
 from reconciliation.twilio import reconcile_twilio
@@ -62,7 +63,8 @@ def reconcile_calendars(
         run_id: Who reads.
 
     Raises:
-        PivotalError: As `reconcile_calendar` and `keep_watches`. Watches that fail do not keep it from reading.
+        PivotalError: As `reconcile_calendar` and `keep_watches`, once everything was tried: neither watches nor a
+            calendar that fail keep it from reading the others.
     """
     provider = SERVICES[calendars.service]
     ids, secret = {
@@ -71,12 +73,13 @@ def reconcile_calendars(
     }[provider]
     if not (declared := several(ids)):
         raise PivotalError("no calendar is declared", hint=f"set PIVOTAL_{provider.upper()}_CALENDARS: primary")
-    try:
-        if settings.gateway_url and secret:
-            url = f"{settings.gateway_url.rstrip('/')}/webhooks/{provider}"
+    failures, found = Failures(), Reconciled(provider)
+    if settings.gateway_url and secret:
+        url = f"{settings.gateway_url.rstrip('/')}/webhooks/{provider}"
+        with failures.noted():
             keep_watches(calendars, declared, url, log, warehouse, run_id=run_id)
-    finally:
-        found = Reconciled(provider)
-        for calendar_id in declared:
+    for calendar_id in declared:
+        with failures.noted():
             found += reconcile_calendar(calendars, calendar_id, log, warehouse, run_id=run_id)
+    failures.tell()
     return found

@@ -16,6 +16,7 @@ from etl.lock import only_run_of
 from events.log import EventLog
 from integrations.calendar.model import LIFETIME, Calendars, Watch
 from reconciliation.calendars import SERVICES
+from reconciliation.failures import Failures
 from reconciliation.reading import remember, remembered
 
 _LOST, _TO_RENEW = "outlook.subscription.subscription_removed", "outlook.subscription.reauthorization_required"
@@ -43,27 +44,31 @@ def keep_watches(
         now: The time; only a test says another one.
 
     Raises:
-        CalendarIntegrationError: The service refused, or cannot be reached; what was done before is kept.
+        CalendarIntegrationError: The service refused, or cannot be reached, for one calendar; the others' watches
+            are seen to, and kept.
         DestinationError: The warehouse cannot be read or written.
-        PivotalError: The watches' secret is not set, or somebody else is at it.
+        PivotalError: The watches' secret is not set, somebody else is at it, or several calendars failed.
     """
     provider = SERVICES[calendars.service]
     name = f"watches/{provider}"
-    wanted = calendar_ids[:1] if provider == "outlook" else calendar_ids
+    wanted, failures = calendar_ids[:1] if provider == "outlook" else calendar_ids, Failures()
     with only_run_of(name.replace("/", "-")):
         state = remembered(log, warehouse, name)
         kept = {watch.calendar_id: watch for watch in map(_watch, state.get("watches", []))}  # type: ignore[call-overload]
         position = int(str(state.get("position", log.head())))
         told, read = _told(log, position)
         for calendar_id in [*wanted, *(kept.keys() - set(wanted))]:
-            before = kept.pop(calendar_id, None)
+            before = after = kept.pop(calendar_id, None)
             asked_for = url if calendar_id in wanted else None
-            if after := _upheld(calendars, calendar_id, before, asked_for, told, now or datetime.now(UTC)):
+            with failures.noted():
+                after = _upheld(calendars, calendar_id, before, asked_for, told, now or datetime.now(UTC))
+            if after:
                 kept[calendar_id] = after
             if after != before:
                 remember(log, warehouse, name, run_id, _state(kept, position))
-        if read > position:
+        if read > position and not failures:
             remember(log, warehouse, name, run_id, _state(kept, read))
+    failures.tell()
     return [*kept.values()]
 
 

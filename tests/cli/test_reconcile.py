@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
 import pytest
 
+from events.log import open_log
 from sandbox.serve import Running, running
 from settings import get_settings
 from tests.cli.conftest import Pivotal
@@ -50,6 +54,23 @@ def test_what_was_missed_is_read_and_the_second_time_it_is_known(
     ]
     again = pivotal("reconcile", "stripe", "--since", "2h")
     assert (again.code, again.out.splitlines()[1].split()) == (0, ["stripe", "1", "0", "1"])
+
+
+def test_a_provider_or_a_calendar_that_fails_keeps_no_other_from_being_read(
+    connect: Callable[..., None], served: Running, pivotal: Pivotal, monkeypatch: pytest.MonkeyPatch, project: Path
+) -> None:
+    connect("stripe", "google")
+    monkeypatch.setenv("PIVOTAL_STRIPE_API_KEY", "no-key")
+    monkeypatch.setenv("PIVOTAL_GOOGLE_CALENDARS", "gone@example.com,primary")
+    start = datetime.now(UTC) + timedelta(days=1)
+    soon = replace(DEMO, start=start, end=start + timedelta(hours=1))
+    google_calendar(served).create("primary", soon, operation_id="still-read")
+    answer = pivotal("reconcile", "--json")
+    assert answer.code == 1
+    assert "Stripe events.list: 401" in answer.err
+    assert "(and 1 more failed)" in answer.err
+    with closing(open_log(f"sqlite:///{project / 'events.db'}")) as log:
+        assert [each.event.type for each in log.read(0, 10)] == ["google.calendar.event.updated"]
 
 
 @pytest.mark.parametrize(

@@ -97,6 +97,16 @@ def test_each_of_googles_calendars_has_a_watch_and_undeclared_ones_none(served: 
     assert asked(served)[-1] == "POST stop"
 
 
+@pytest.mark.parametrize("calendars", ["google"], indirect=True)
+def test_a_calendar_that_is_gone_does_not_let_the_watches_of_others_run_out(keep: Keep, warehouse: Warehouse) -> None:
+    with pytest.raises(CalendarIntegrationError, match=r"(?i)not found"):
+        keep(ids=("gone@example.com", PRIMARY))
+    (kept,) = warehouse.state("watches/google")["watches"]  # type: ignore[index]
+    assert kept["calendar_id"] == PRIMARY
+    with pytest.raises(PivotalError, match=r"\(and 1 more failed\)"):
+        keep(ids=("gone@example.com", "away@example.com", PRIMARY))
+
+
 @pytest.mark.parametrize("calendars", ["outlook"], indirect=True)
 @pytest.mark.parametrize(("what", "same"), [("subscription_removed", False), ("reauthorization_required", True)])
 def test_what_graph_tells_of_a_watch_is_heeded_once(
