@@ -14,7 +14,7 @@ from typing import Any
 from etl.destinations.warehouse import Warehouse
 from etl.lock import only_run_of
 from events.log import EventLog
-from integrations.calendar.model import LIFETIME, Calendars, Watch
+from integrations.calendar.model import LIFETIME, Calendars, Watch, stop_replaced
 from reconciliation.calendars import SERVICES
 from reconciliation.failures import Failures
 from reconciliation.reading import remember, remembered
@@ -32,7 +32,7 @@ def keep_watches(
     run_id: str,
     now: datetime | None = None,
 ) -> list[Watch]:
-    """Sees to it that each calendar has one watch, with more than half of its life before it.
+    """Sees to it that each calendar has one watch, with the secret of now and more than half of its life before it.
 
     Args:
         calendars: Asks the service.
@@ -82,13 +82,21 @@ def _upheld(
 ) -> Watch | None:
     """The watch that there is to be; None if none is wanted."""
     lost = before is None or before.expires <= now or told.get(before.id) == _LOST
-    if before is not None and url == before.url and not lost:
+    if before is not None and url == before.url and not lost and calendars.knows(before):
         due = before.expires - now < LIFETIME / 2 or told.get(before.id) == _TO_RENEW
         return calendars.renew(before) if due else before
     after = None if url is None else calendars.watch(calendar_id, url)
     if before is not None and not lost:
-        calendars.stop(before)
+        _stop(calendars, before, replaced=after is not None)
     return after
+
+
+def _stop(calendars: Calendars, watch: Watch, *, replaced: bool) -> None:
+    """One that nothing stands in for is tried again the next time."""
+    if replaced:
+        stop_replaced(calendars, watch)
+    else:
+        calendars.stop(watch)
 
 
 def _told(log: EventLog, after: int) -> tuple[dict[str, str], int]:

@@ -35,7 +35,17 @@ from integrations.calendar.google_wire import (
     unreached,
     without_token,
 )
-from integrations.calendar.model import LIFETIME, Calendar, CalendarEvent, Changes, Draft, Watch, changed
+from integrations.calendar.model import (
+    LIFETIME,
+    Calendar,
+    CalendarEvent,
+    Changes,
+    Draft,
+    Watch,
+    changed,
+    mark,
+    stop_replaced,
+)
 from integrations.calendar.telling import tell
 from integrations.calls import USUAL_BUDGET, Calls, Operation, RetryBudget, idempotency_key
 from integrations.metrics import State
@@ -200,27 +210,29 @@ class GoogleCalendar:
 
     def watch(self, calendar_id: str, url: str, *, lifetime: timedelta = LIFETIME) -> Watch:
         """See `Calendars.watch`."""
-        secrets = several(self._config.watch_secret)
-        if not secrets:
-            raise PivotalError("a watch needs a secret", hint="set PIVOTAL_GOOGLE_WATCH_SECRET: see the receiver")
+        secret = self._watch_secret
         until = datetime.now(UTC) + lifetime
         body = {
             "id": str(uuid.uuid4()),
             "type": "web_hook",
             "address": url,
-            "token": secrets[0],
+            "token": secret,
             "expiration": str(int(until.timestamp() * 1000)),
         }
         asked = {"calendarId": calendar_id, "body": body}
         told = self._call("watches.create", self.sdk.events().watch, asked, repeatable=False)
         expires = datetime.fromtimestamp(int(told["expiration"]) / 1000, UTC)
-        return Watch(told["id"], calendar_id, url, expires, told["resourceId"])
+        return Watch(told["id"], calendar_id, url, expires, told["resourceId"], mark(secret))
 
     def renew(self, watch: Watch, *, lifetime: timedelta = LIFETIME) -> Watch:
         """See `Calendars.renew`. Google's cannot be prolonged: a new one takes its place, without a gap."""
         new = self.watch(watch.calendar_id, watch.url, lifetime=lifetime)
-        self.stop(watch)
+        stop_replaced(self, watch)
         return new
+
+    def knows(self, watch: Watch) -> bool:
+        """See `Calendars.knows`."""
+        return watch.secret_mark == mark(self._watch_secret)
 
     def stop(self, watch: Watch) -> None:
         """See `Calendars.stop`."""
@@ -230,6 +242,12 @@ class GoogleCalendar:
         except CalendarIntegrationError as error:
             if error.status != 404:
                 raise
+
+    @property
+    def _watch_secret(self) -> str:
+        if not (secrets := several(self._config.watch_secret)):
+            raise PivotalError("a watch needs a secret", hint="set PIVOTAL_GOOGLE_WATCH_SECRET: see the receiver")
+        return secrets[0]
 
     @cached_property
     def _wire(self) -> GoogleWire:

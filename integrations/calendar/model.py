@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import logging
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
@@ -10,6 +12,7 @@ from typing import Literal, Protocol
 from zoneinfo import ZoneInfo
 
 from errors import PivotalError
+from integrations.calendar.errors import CalendarIntegrationError
 
 PRIMARY = "primary"
 """The id under which a user's own calendar can always be asked for."""
@@ -20,6 +23,8 @@ Moment = datetime | date
 """A time with its zone, or a day."""
 
 LIFETIME = timedelta(days=6)
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +174,7 @@ class Watch:
         url: Who is told.
         expires: When it ends by itself.
         resource_id: Google's second id, which it wants back at the end.
+        secret_mark: `mark` of the secret that it was made with.
     """
 
     id: str
@@ -176,6 +182,7 @@ class Watch:
     url: str = field(repr=False)
     expires: datetime
     resource_id: str | None = None
+    secret_mark: str | None = field(default=None, repr=False)
 
 
 class NotExpressibleError(PivotalError):
@@ -290,9 +297,31 @@ class Calendars(Protocol):
         """
         ...
 
+    def knows(self, watch: Watch) -> bool:
+        """Whether a watch was made with the secret that a new one would be made with."""
+        ...
+
     def stop(self, watch: Watch) -> None:
         """Ends a watch; one that has ended is fine."""
         ...
+
+
+def mark(secret: str) -> str:
+    """What tells one secret from the next, and is too short to find it by."""
+    return hashlib.sha256(secret.encode()).hexdigest()[:8]
+
+
+def stop_replaced(calendars: Calendars, watch: Watch) -> None:
+    """Ends a watch that another one stands in for. If that fails, both tell the same until it ends by itself.
+
+    Args:
+        calendars: Asks the service.
+        watch: The old one.
+    """
+    try:
+        calendars.stop(watch)
+    except CalendarIntegrationError as error:
+        logger.warning("%s: a watch that was replaced goes on: %s", calendars.service, error.message)
 
 
 def zone_of(moment: Moment) -> str:

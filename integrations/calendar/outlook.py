@@ -9,7 +9,7 @@ A new event carries a transaction id, made of the operation id, by which Exchang
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -17,7 +17,17 @@ from urllib.parse import quote
 from errors import PivotalError
 from integrations.breaker import USUAL_BREAKER, BreakerPolicy
 from integrations.calendar.errors import CalendarIntegrationError, conflict
-from integrations.calendar.model import LIFETIME, PRIMARY, Calendar, CalendarEvent, Changes, Draft, Watch, changed
+from integrations.calendar.model import (
+    LIFETIME,
+    PRIMARY,
+    Calendar,
+    CalendarEvent,
+    Changes,
+    Draft,
+    Watch,
+    changed,
+    mark,
+)
 from integrations.calendar.outlook_events import body_of, calendar_of, event_of
 from integrations.calendar.recurrence import SERVICE
 from integrations.calendar.telling import tell
@@ -201,21 +211,20 @@ class Outlook:
 
     def watch(self, calendar_id: str, url: str, *, lifetime: timedelta = LIFETIME) -> Watch:
         """See `Calendars.watch`. Graph tells of all the user's calendars, whichever is asked for."""
-        secrets = several(self._config.watch_secret)
-        if not secrets:
-            raise PivotalError("a watch needs a secret", hint="set PIVOTAL_OUTLOOK_WATCH_SECRET: see the receiver")
+        secret = self._watch_secret
         body = {
             "changeType": "created,updated,deleted",
             "notificationUrl": url,
             "lifecycleNotificationUrl": url,
             "resource": f"{self._user}/events",
             "expirationDateTime": _from_now(lifetime),
-            "clientState": secrets[0],
+            "clientState": secret,
         }
-        return _watch(self.http.post("/subscriptions", operation="watches.create", json=body), calendar_id, url)
+        answer = self.http.post("/subscriptions", operation="watches.create", json=body)
+        return Watch(answer.data["id"], calendar_id, url, _expires(answer), secret_mark=mark(secret))
 
     def renew(self, watch: Watch, *, lifetime: timedelta = LIFETIME) -> Watch:
-        """See `Calendars.renew`."""
+        """See `Calendars.renew`. Graph prolongs it, with the secret that it was made with."""
         answer = self.http.patch(
             f"/subscriptions/{quote(watch.id, safe='')}",
             operation="watches.renew",
@@ -225,11 +234,21 @@ class Outlook:
         )
         if answer.status == 404:
             return self.watch(watch.calendar_id, watch.url, lifetime=lifetime)
-        return _watch(answer, watch.calendar_id, watch.url)
+        return replace(watch, expires=_expires(answer))
+
+    def knows(self, watch: Watch) -> bool:
+        """See `Calendars.knows`."""
+        return watch.secret_mark == mark(self._watch_secret)
 
     def stop(self, watch: Watch) -> None:
         """See `Calendars.stop`."""
         self.http.delete(f"/subscriptions/{quote(watch.id, safe='')}", operation="watches.stop", accept={404})
+
+    @property
+    def _watch_secret(self) -> str:
+        if not (secrets := several(self._config.watch_secret)):
+            raise PivotalError("a watch needs a secret", hint="set PIVOTAL_OUTLOOK_WATCH_SECRET: see the receiver")
+        return secrets[0]
 
     def _in(self, calendar_id: str) -> str:
         return f"{self._user}/" + ("calendar" if calendar_id == PRIMARY else f"calendars/{quote(calendar_id, safe='')}")
@@ -289,9 +308,8 @@ def _refusal(answer: Response) -> Refusal | None:
     return Refusal(message, code, _HINTS.get(code))
 
 
-def _watch(answer: Response, calendar_id: str, url: str) -> Watch:
-    told = answer.data
-    return Watch(told["id"], calendar_id, url, datetime.fromisoformat(told["expirationDateTime"]))
+def _expires(answer: Response) -> datetime:
+    return datetime.fromisoformat(answer.data["expirationDateTime"])
 
 
 def _from_now(lifetime: timedelta) -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
+from pydantic import SecretStr
 
 from errors import PivotalError
 from etl.destinations.warehouse import Warehouse
@@ -20,12 +22,14 @@ from tests.gateway.conftest import Gateway, serving
 from tests.integrations.calendars import SECRET
 from tests.reconciliation.conftest import MAKERS
 
+NEXT_SECRET = "this_comes_after_it"
 Keep = Callable[..., list[Watch]]
 
 
 @pytest.fixture
 def gateway(log: EventLog) -> Iterator[Gateway]:
-    with serving(log, {"google_watch_secret": SECRET, "outlook_watch_secret": SECRET}) as gateway:
+    secrets = f"{NEXT_SECRET},{SECRET}"
+    with serving(log, {"google_watch_secret": secrets, "outlook_watch_secret": secrets}) as gateway:
         yield gateway
 
 
@@ -80,6 +84,43 @@ def test_another_receiver_gets_a_watch_of_its_own_and_the_old_one_ends(served: R
     (second,) = keep(url=url.replace("127.0.0.1", "localhost"))
     assert second.id != first.id
     assert asked(served)[-1] in {"POST stop", "DELETE subscription"}
+
+
+def test_another_secret_gets_a_watch_of_its_own_once_and_the_old_one_ends(
+    served: Running, calendars: Calendars, keep: Keep, log: EventLog, warehouse: Warehouse, url: str
+) -> None:
+    (first,) = keep()
+    kind = calendars.service.partition("_")[0]
+    rotated = MAKERS[kind](served, watch_secret=SecretStr(f"{NEXT_SECRET},{SECRET}"))
+    with closing(rotated):
+        (second,) = keep_watches(rotated, [PRIMARY], url, log, warehouse, run_id="run")
+        assert second.id != first.id
+        assert asked(served)[-1] in {"POST stop", "DELETE subscription"}
+        assert keep_watches(rotated, [PRIMARY], url, log, warehouse, run_id="run") == [second]
+        (renewed,) = keep_watches(
+            rotated, [PRIMARY], url, log, warehouse, run_id="run", now=datetime.now(UTC) + timedelta(days=3.1)
+        )
+        assert rotated.knows(renewed)
+    kept = str(warehouse.state(f"watches/{kind}"))
+    assert NEXT_SECRET not in kept
+
+
+@pytest.mark.parametrize("days", [0, 3.1])
+def test_a_watch_that_cannot_be_stopped_does_not_cost_the_one_that_replaces_it(
+    calendars: Calendars, keep: Keep, url: str, days: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (first,) = keep()
+
+    def refusing(_: Calendars, watch: Watch) -> None:
+        raise CalendarIntegrationError("no", service=calendars.service, operation=f"watches.stop of {watch.id}")
+
+    monkeypatch.setattr(type(calendars), "stop", refusing)
+    elsewhere = url.replace("127.0.0.1", "localhost")
+    (second,) = keep(days=days, url=url if days else elsewhere)
+    assert second != first
+    assert keep(url=url if days else elsewhere) == [second]
+    with pytest.raises(CalendarIntegrationError):
+        keep(ids=())
 
 
 def test_a_receiver_that_is_away_is_told_and_nothing_is_kept(calendars: Calendars, keep: Keep) -> None:
