@@ -72,7 +72,9 @@ class Settings(BaseSettings):
     gateway_header_timeout: float = Field(
         10.0, gt=0, description="Seconds that a request's headers may take to arrive, from the connection's start on."
     )
-    gateway_body_timeout: float = Field(10.0, gt=0, description="Seconds that a request's body may take to arrive.")
+    gateway_body_timeout: float = Field(
+        10.0, gt=0, description="Seconds that a request's body may take to arrive, and its answer to be taken."
+    )
     webhook_tolerance: int = Field(
         300, gt=0, description="Seconds that a webhook's timestamp may be away from now, either way."
     )

@@ -1,7 +1,7 @@
 """HTTP as the gateway takes it from the open Internet: uvicorn's protocol, with limits before the app is asked.
 
-uvicorn bounds neither the headers nor the time that they take, and answers what it cannot read at once, even if the
-answer to an earlier request on the same connection is still to come.
+uvicorn bounds neither the headers nor the time that they take, nor the time until an answer is read, and answers what
+it cannot read at once, even if the answer to an earlier request on the same connection is still to come.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     url = b""
     _deadline: TimerHandle | None = None
+    _unread: TimerHandle | None = None
     _in_head = False
     _deaf = False
     _unparsed = 0
@@ -42,6 +43,7 @@ class LimitedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Above the limit a connection is heard, and told to come back."""
         super().connection_made(transport)
+        transport.set_write_buffer_limits(high=0)  # so that any byte that the other side leaves to us is told
         if len(self.connections) > self.settings.gateway_connection_limit:
             self.app = _too_many
         self._start_clock(self.settings.gateway_header_timeout)
@@ -49,7 +51,19 @@ class LimitedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Ends the clock with the connection."""
         self._stop_clock()
+        self._all_read()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Who does not read its answers is cut off: closed alone, a connection would wait for them to be read."""
+        super().pause_writing()
+        if self._unread is None:
+            self._unread = self.loop.call_later(self.settings.gateway_body_timeout, self._is_not_reading)
+
+    def resume_writing(self) -> None:
+        """All that was written is on its way."""
+        self._all_read()
+        super().resume_writing()
 
     def data_received(self, data: bytes) -> None:
         """Parses; what cannot be parsed, or is too much, is refused."""
@@ -126,6 +140,16 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+
+    def _all_read(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
+
+    def _is_not_reading(self) -> None:
+        reason = f"an answer was not read within {self.settings.gateway_body_timeout:g} s"
+        logger.warning("connection ended", extra={"reason": reason})
+        self.transport.abort()
 
     def _is_late(self) -> None:
         if self._in_head:

@@ -91,6 +91,21 @@ def test_who_keeps_a_connection_busy_with_nothing_is_cut_off(serve: Serve, befor
     assert answered.count(b"HTTP/1.1") == (1 if before else 0)
 
 
+def test_who_does_not_read_its_answers_does_not_keep_its_place(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    gateway = serve(gateway_connection_limit=1, gateway_body_timeout=0.2, gateway_header_timeout=0.2)
+
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.settimeout(5)
+        connection.connect(("127.0.0.1", gateway.port))
+        with suppress(ConnectionError):
+            connection.sendall(request("GET", "/metrics", {}) * 2000)
+        while "an answer was not read within 0.2 s" not in reasons(caplog):
+            time.sleep(0.01)
+        while exchange(gateway.port, HEALTH)[0].status != 200:
+            time.sleep(0.01)
+
+
 def test_a_request_that_is_slow_but_in_time_is_taken(serve: Serve) -> None:
     gateway = serve(gateway_header_timeout=30)
     raw = stripe()
