@@ -31,7 +31,7 @@ def _sensor(provider: str) -> dg.SensorDefinition:
     @dg.sensor(
         name=f"{provider}_calendar_changes",
         job=reconciliation_jobs[provider],
-        minimum_interval_seconds=5,  # Dagster's floor
+        minimum_interval_seconds=1,  # as the sensor of landed events
         default_status=dg.DefaultSensorStatus.RUNNING,
         description=f"Reads {provider}'s calendars as soon as it has told of a change.",
     )
