@@ -200,4 +200,4 @@ def test_a_log_that_cannot_be_read_leaves_the_cursor(ticks: Ticks) -> None:
 
 def test_it_starts_by_itself_and_looks_as_often_as_dagster_can() -> None:
     assert landed_events_sensor.default_status is dg.DefaultSensorStatus.RUNNING
-    assert landed_events_sensor.minimum_interval_seconds == 5
+    assert landed_events_sensor.minimum_interval_seconds == 1
