@@ -44,7 +44,7 @@ def reconcile_stripe(
         log: Where the events go.
         warehouse: Where the time of the last reading is kept.
         run_id: Who reads.
-        since: Read from this time on; from the last reading on if that is longer ago.
+        since: Read from this time on; from where it would begin anyway if that is longer ago.
 
     Raises:
         StripeIntegrationError: Stripe refused, or cannot be reached; the next call reads the same again.
@@ -66,7 +66,7 @@ def reconcile_stripe(
 def _start(until: datetime | None, since: datetime | None) -> datetime:
     oldest = datetime.now(UTC) - KEPT
     if until is None:
-        return since or oldest
+        return min(since or oldest, oldest)
     if until < oldest:
         logger.warning("stripe: events of %s to %s are lost: it keeps them for %d days", until, oldest, KEPT.days)
     return min(until - OVERLAP, since or until)

@@ -46,7 +46,7 @@ def reconcile_twilio(
         log: Where the events go.
         warehouse: Where the time of the last reading is kept, and which operations sent messages.
         run_id: Who reads.
-        since: Read from this time on; from the last reading on if that is longer ago.
+        since: Read from this time on; from where it would begin anyway if that is longer ago.
 
     Raises:
         TwilioIntegrationError: Twilio refused, or cannot be reached; the next call reads the same again.
@@ -65,7 +65,8 @@ def reconcile_twilio(
 
 def _start(until: str | None, since: datetime | None) -> datetime:
     if until is None:
-        return since or datetime.now(UTC) - FIRST
+        first = datetime.now(UTC) - FIRST
+        return min(since or first, first)
     last = datetime.fromisoformat(until)
     return min(last - OVERLAP, since or last)
 

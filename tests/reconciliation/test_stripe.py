@@ -114,6 +114,11 @@ def test_since_reads_further_back_never_less(served: Running, stripe: Stripe, re
     assert read(since=datetime.now(UTC) + timedelta(hours=9)) == (1, 0)
 
 
+def test_since_leaves_no_gap_behind_a_first_reading(stripe: Stripe, read: Read) -> None:
+    sign_up(stripe, "Ada")
+    assert read(since=datetime.now(UTC) + timedelta(hours=9)) == (1, 1)
+
+
 def test_a_gap_beyond_what_stripe_keeps_is_told(
     read: Read, log: EventLog, warehouse: Warehouse, caplog: pytest.LogCaptureFixture
 ) -> None:

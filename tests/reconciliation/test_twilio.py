@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
@@ -52,6 +53,14 @@ def test_a_message_comes_to_its_end_in_the_row_that_sending_made(twilio: Twilio,
     assert (row["status"], row["direction"], row["to_number"], row["body"]) == ("delivered", "outbound", ADA, None)
     assert row["operation_key"] == idempotency_key("twilio.messages.create", "hello-1")
     assert read() == (1, 0)
+
+
+def test_since_leaves_no_gap_behind_a_first_reading(
+    served: Running, twilio: Twilio, log: EventLog, warehouse: Warehouse
+) -> None:
+    receive(served, "Thanks")
+    later = datetime.now(UTC) + timedelta(hours=9)
+    assert reconcile_twilio(twilio, log, warehouse, run_id="run", since=later).new == 1
 
 
 def test_who_answered_stop_while_nobody_listened_gets_no_more(served: Running, read: Read, rows: Rows) -> None:
