@@ -68,7 +68,8 @@ class Event(BaseModel):
         metadata: Who caused it.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    # What JSON has no word for stays to be seen: by default it would become null in silence.
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, ser_json_inf_nan="constants")
 
     type: str = Field(pattern=r"^[a-z0-9_]+(\.[a-z0-9_]+)*$", max_length=200)
     aggregate_type: Name
@@ -127,6 +128,8 @@ def from_cloudevent(cloudevent: Mapping[str, Any]) -> Event:
         raise PivotalError("not a CloudEvent: specversion is not '1.0'", hint=_CLOUDEVENT_HINT)
     if missing := [name for name in ("id", "source", "type") if name not in cloudevent]:
         raise PivotalError(f"the CloudEvent has no {' and no '.join(missing)}", hint=_CLOUDEVENT_HINT)
+    if cloudevent.get("data_base64") is not None:
+        raise PivotalError("the CloudEvent's data is binary (data_base64)", hint=_CLOUDEVENT_HINT)
     own_id = cloudevent["id"]
     metadata = {field: cloudevent[name] for name, field in _EXTENSIONS.items() if name in cloudevent}
     fields = {
@@ -195,7 +198,7 @@ def from_http(headers: Mapping[str, str], body: bytes) -> Event:
 
 def _object(body: bytes) -> dict[str, Any]:
     try:
-        value = from_json(body)
+        value = from_json(body, allow_inf_nan=False)
     except ValueError as error:
         raise PivotalError(f"the CloudEvent is not JSON: {error}", hint=_CLOUDEVENT_HINT) from None
     if not isinstance(value, dict):

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from pydantic_core import from_json
+
 from errors import EventLogError
 from events.envelope import Event
 from settings import get_settings
@@ -162,11 +164,20 @@ def encode(event: Event) -> str:
         text = event.model_dump_json()
         if text.count("{") + text.count("[") > _SURELY_READABLE:
             Event.model_validate_json(text)
+        if "NaN" in text or "Infinity" in text:  # in a string, too
+            _refuse_what_is_no_number(text)
     except ValueError as error:
         raise EventLogError(
             f"event {event.type} ({event.metadata.dedupe_key!r}) cannot be written as JSON: {error}"
         ) from error
     return text
+
+
+def _refuse_what_is_no_number(text: str) -> None:
+    try:
+        from_json(text, allow_inf_nan=False)
+    except ValueError:
+        raise ValueError("NaN and Infinity are no numbers in JSON") from None
 
 
 def storable(error: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -137,8 +138,8 @@ def nested(depth: int) -> object:
 
 @pytest.mark.parametrize(
     "broken",
-    [{"data": "\ud800"}, {"data": nested(220)}, {"data": object()}],
-    ids=["half a character", "nested too deep", "not JSON"],
+    [{"data": "\ud800"}, {"data": nested(220)}, {"data": object()}, {"data": math.nan}, {"data": [-math.inf]}],
+    ids=["half a character", "nested too deep", "not JSON", "not a number", "no end"],
 )
 def test_what_cannot_be_kept_is_refused_and_so_is_what_comes_with_it(log: EventLog, broken: dict[str, Any]) -> None:
     with pytest.raises(EventLogError, match="cannot be written as JSON") as raised:
@@ -154,10 +155,11 @@ def test_what_cannot_be_kept_is_refused_and_so_is_what_comes_with_it(log: EventL
         {"n": 2**63, "m": -(10**4000)},
         {"text": "a\0b", "\0": "\\0"},
         {"a": 1e308, "b": -0.0, "c": 5e-324},
+        {"text": "NaN, or -Infinity"},
         {"emoji": "\U0001f600", "line": "\u2028", "deep": nested(150)},
         {"large": "x" * 1_000_000},
     ],
-    ids=["numbers beyond 64 bits", "NUL", "floats", "characters", "a megabyte"],
+    ids=["numbers beyond 64 bits", "NUL", "floats", "words", "characters", "a megabyte"],
 )
 def test_data_comes_back_as_it_was(log: EventLog, data: dict[str, Any]) -> None:
     made = event(**data)
