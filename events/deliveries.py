@@ -304,7 +304,7 @@ class Deliveries:
         Args:
             name: The subscription.
             limit: How many, at most.
-            size: How many characters of JSON, more or less, at most.
+            size: How many characters of JSON, at most; the last event may go beyond.
             besides: Aggregates that are left out.
 
         Raises:
@@ -317,10 +317,14 @@ class Deliveries:
             values,
         )
         found: list[Delivery] = []
+        left = size
         for (aggregate,) in first:
             share = {"limit": limit // len(first), "size": size // len(first)}
             rows = self._database.select(_IN_ORDER, {"name": name, "aggregate": aggregate, **share})
             found += [Delivery(self._database.recorded(*event), attempts, stored=True) for attempts, *event in rows]
+            left -= sum(len(text) for _, _, text, _ in rows)
+            if left <= 0:  # each aggregate's first event comes, whatever its size
+                break
         return found
 
     def next_due(self, name: str) -> float | None:

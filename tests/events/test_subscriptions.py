@@ -478,6 +478,17 @@ def test_what_is_in_memory_is_bounded_by_its_size_but_never_nothing(log: EventLo
     ]
 
 
+def test_what_is_in_memory_is_bounded_by_its_size_however_many_aggregates_it_is_of(log: EventLog) -> None:
+    log.publish([happened(n, str(n)) for n in range(10)])
+    size = len(log.read(0, 1)[0].event.model_dump_json())
+    deliveries = deliveries_of(log)
+    with working(log, subscription(Handler(failing={*range(10)}), attempts=10**6)):
+        until(lambda: deliveries.statuses() and status(log).waiting == 10)
+    until(lambda: len(deliveries.due("mail", 100, 10**6, besides=())) == 10)
+
+    assert [len(deliveries.due("mail", 100, most, besides=())) for most in (20 * size, 3 * size - 10, 1)] == [10, 3, 1]
+
+
 def test_a_server_that_is_killed_and_started_again_interrupts_nothing_for_good(
     postgres_url: str, postgres_process: ServerProcess
 ) -> None:
