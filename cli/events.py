@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict
+from textwrap import indent
 from typing import TYPE_CHECKING, Any, TextIO
 
 import click
@@ -116,14 +117,16 @@ def publish(file: TextIO, as_json: bool) -> None:
 @json_option
 def dead(subscription: str | None, as_json: bool) -> None:
     """Show dead letters: events that could not be handled, and why."""
+    from events.log import dead_letters
+
     with closing(_log()) as log:
-        letters = log.dead(subscription)
-    if as_json:
-        say(_json([_letter_as_dict(letter) for letter in letters]))
-    elif letters:
-        table(_LETTER_COLUMNS, [_letter(letter) for letter in letters])
-    else:
-        say("No dead letters.")
+        letters = dead_letters(log, subscription)
+        if as_json:
+            _say_each(map(_letter_as_dict, letters))
+        elif rows := [*map(_letter, letters)]:
+            table(_LETTER_COLUMNS, rows)
+        else:
+            say("No dead letters.")
 
 
 @events.command()
@@ -155,12 +158,13 @@ def replay(sequences: tuple[int, ...], subscription: str | None, as_json: bool) 
 def _replay_tables(sequences: tuple[int, ...], as_json: bool) -> int:
     from etl.destinations.warehouse import open_warehouse
     from events.envelope import new_id
+    from events.log import dead_letters
     from projections import apply
     from settings import get_settings
 
     with closing(_log()) as log:
-        waiting = {letter.recorded.sequence for letter in log.dead(apply.SUBSCRIPTION)}
-        if unknown := set(sequences) - waiting:
+        waiting = (letter.recorded.sequence for letter in dead_letters(log, apply.SUBSCRIPTION))
+        if unknown := set(sequences).difference(waiting):
             raise click.UsageError(f"not a dead letter of the tables: {', '.join(map(str, sorted(unknown)))}")
         warehouse = open_warehouse(get_settings().warehouse_url)
         applied = apply.replay(log, warehouse, sequences or None, run_id=new_id())
@@ -249,6 +253,15 @@ def _letter(letter: DeadLetter) -> tuple[object, ...]:
 def _letter_as_dict(letter: DeadLetter) -> dict[str, object]:
     told = {"subscription": letter.subscription, "attempts": letter.attempts, "at": letter.at, "error": letter.error}
     return {**told, "event": _as_dict(letter.recorded)}
+
+
+def _say_each(values: Iterable[object]) -> None:
+    """A list in JSON; few of its values are in memory at once."""
+    before = "["
+    for value in values:
+        click.echo(f"{before}\n{indent(_json(value), '  ')}", nl=False)
+        before = ","
+    click.echo("[]" if before == "[" else "\n]")
 
 
 def _json(value: object) -> str:

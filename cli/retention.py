@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from contextlib import closing
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
@@ -72,7 +71,7 @@ def stats(as_json: bool) -> None:
     settings = get_settings()
     with closing(open_log(settings.events_url)) as log:
         counts, head = dict(log.counts()), log.head()
-        buried = dict(Counter(letter.subscription for letter in log.dead()))
+        buried = dict(log.dead_counts())
         reading = readers(log, open_warehouse(settings.warehouse_url))
     if as_json:
         told = {"events": sum(counts.values()), "head": head, "types": counts, "dead": buried}

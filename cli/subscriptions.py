@@ -85,10 +85,11 @@ def replay(log: EventLog, name: str, sequences: Sequence[int]) -> int:
         click.UsageError: There is no such subscription, or no such dead letter.
     """
     from events.deliveries import deliveries_of
+    from events.log import dead_letters
 
     deliveries = deliveries_of(log)
     check_known(deliveries, name)
-    if unknown := set(sequences) - {letter.recorded.sequence for letter in log.dead(name)}:
+    if unknown := set(sequences) - {letter.recorded.sequence for letter in dead_letters(log, name)}:
         raise click.UsageError(f"not a dead letter of {name}: {', '.join(map(str, sorted(unknown)))}")
     return deliveries.replay(name, set(sequences) or None)
 

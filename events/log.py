@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -12,6 +12,9 @@ from pydantic_core import from_json
 from errors import EventLogError
 from events.envelope import Event
 from settings import get_settings
+
+LETTERS = 50
+"""Dead letters that are read at once, if all are wanted."""
 
 _SURELY_READABLE = 190
 """Opening brackets: JSON that is nested deeper than 200 can be written, but not read."""
@@ -141,8 +144,14 @@ class EventLog(Protocol):
         """Puts an event on a subscription's dead-letter list; it is there once, with the latest error."""
         ...
 
-    def dead(self, subscription: str | None = None) -> list[DeadLetter]:
-        """The dead letters, oldest first."""
+    def dead(
+        self, subscription: str | None = None, *, after: DeadLetter | None = None, limit: int | None = None
+    ) -> list[DeadLetter]:
+        """The dead letters, oldest first: those behind the letter `after`, no more than `limit`."""
+        ...
+
+    def dead_counts(self) -> Mapping[str, int]:
+        """How many dead letters each subscription has."""
         ...
 
     def revive(self, subscription: str, sequences: Iterable[int]) -> None:
@@ -152,6 +161,19 @@ class EventLog(Protocol):
     def close(self) -> None:
         """Frees the connection."""
         ...
+
+
+def dead_letters(log: EventLog, subscription: str | None = None) -> Iterator[DeadLetter]:
+    """All of the dead letters, oldest first, few of them in memory at once.
+
+    Args:
+        log: Where they are. They may be revived, or buried again, as they come.
+        subscription: Whose; everybody's if not given.
+    """
+    found = log.dead(subscription, limit=LETTERS)
+    while found:
+        yield from found
+        found = log.dead(subscription, after=found[-1], limit=LETTERS)
 
 
 def encode(event: Event) -> str:

@@ -144,17 +144,27 @@ class PostgresEventLog:
         with self.writing() as connection:
             bury(connection, subscription, recorded, error, attempts)
 
-    def dead(self, subscription: str | None = None) -> list[DeadLetter]:
+    def dead(
+        self, subscription: str | None = None, *, after: DeadLetter | None = None, limit: int | None = None
+    ) -> list[DeadLetter]:
         """See `EventLog.dead`."""
+        behind = (after.recorded.sequence, after.subscription) if after else (0, "")
         rows = self.select(
             "SELECT subscription, error, attempts, at, sequence, event, recorded_at FROM dead_letters"
-            " JOIN events USING (sequence) WHERE coalesce(subscription = %s, true) ORDER BY sequence, subscription",
+            " JOIN events USING (sequence) WHERE coalesce(subscription = %s, true)"
+            " AND (sequence, subscription) > (%s, %s) ORDER BY sequence, subscription LIMIT %s",
             subscription,
+            *behind,
+            limit,
         )
         return [
             DeadLetter(name, recorded(*event), error, attempts, at.astimezone(UTC))
             for name, error, attempts, at, *event in rows
         ]
+
+    def dead_counts(self) -> Mapping[str, int]:
+        """See `EventLog.dead_counts`."""
+        return dict(self.select("SELECT subscription, count(*) FROM dead_letters GROUP BY subscription ORDER BY 1"))
 
     def revive(self, subscription: str, sequences: Iterable[int]) -> None:
         """See `EventLog.revive`."""

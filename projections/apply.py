@@ -17,6 +17,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
+from itertools import islice
 from operator import add
 
 import pyarrow as pa
@@ -26,7 +27,7 @@ from etl.destinations.warehouse import Target, Transaction, Warehouse
 from etl.stream import Loaded, State
 from events.envelope import Event
 from events.failure import alert, last_line, told
-from events.log import EventLog, Recorded
+from events.log import EventLog, Recorded, dead_letters
 from projections import PATTERNS, TABLES, project
 from projections.announce import announce
 from projections.tables import ProjectionError, Row, columns
@@ -176,7 +177,7 @@ def _read(log: EventLog, after: int, until: int, portion: int) -> tuple[list[Rec
 
 
 def replay(log: EventLog, warehouse: Warehouse, sequences: Iterable[int] | None = None, *, run_id: str) -> Applied:
-    """Applies dead letters again; those that now work leave the list.
+    """Applies dead letters again, portion by portion; those that now work leave the list.
 
     Args:
         log: Where the events are.
@@ -186,11 +187,16 @@ def replay(log: EventLog, warehouse: Warehouse, sequences: Iterable[int] | None 
 
     Raises:
         EventLogError: The log cannot be read or written.
-        DestinationError: The warehouse cannot be written; the dead letters stay.
+        DestinationError: The warehouse cannot be written; dead letters that were not applied before stay.
     """
     wanted = None if sequences is None else set(sequences)
-    letters = {letter.recorded.sequence: letter for letter in log.dead(SUBSCRIPTION)}
-    recorded = [letter.recorded for sequence, letter in letters.items() if wanted is None or sequence in wanted]
+    letters = (letter.recorded for letter in dead_letters(log, SUBSCRIPTION))
+    coming = (one for one in letters if wanted is None or one.sequence in wanted)
+    replayed = [_replay(log, warehouse, portion, run_id) for portion in iter(lambda: [*islice(coming, SLICE)], [])]
+    return reduce(add, replayed) if replayed else Applied(position(log, warehouse))
+
+
+def _replay(log: EventLog, warehouse: Warehouse, recorded: Sequence[Recorded], run_id: str) -> Applied:
     with warehouse.transaction() as transaction:
         held = _position(log, transaction.state(SUBSCRIPTION))
         applied = _apply(log, transaction, recorded, held, run_id, burial=run_id)

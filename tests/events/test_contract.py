@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from errors import EventLogError
 from events import postgres, sqlite
 from events.envelope import Event
-from events.log import EventLog, Recorded, open_log
+from events.log import EventLog, Recorded, dead_letters, open_log
 from tests.events.samples import event
 from tests.events.strategies import EVENTS
 from tests.services.postgres import Postgres
@@ -246,6 +246,21 @@ def test_a_dead_letter_is_listed_once_with_its_latest_error(log: EventLog) -> No
         ("mail", one, "timeout again", 2), ("tables", one, "no such column", 1), ("mail", two, "no such mailbox", 1),
     ]  # fmt: skip
     assert [letter.recorded.sequence for letter in log.dead("mail")] == [1, 2]
+
+
+def test_dead_letters_come_one_by_one_and_are_counted(log: EventLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("events.log.LETTERS", 2)
+    log.publish([event(str(n)) for n in range(5)])
+    for one in log.read(0, 10):
+        for name in ("mail", "sms", "tables"):
+            log.bury(name, one, "timeout", 1)
+    letters = dead_letters(log)
+    first = next(letters)
+    log.revive("mail", [1, 3])
+
+    assert [(first, *letters)] == [(first, *log.dead())]
+    assert [one.recorded.sequence for one in dead_letters(log, "mail")] == [2, 4, 5]
+    assert log.dead_counts() == {"mail": 3, "sms": 5, "tables": 5}
 
 
 def test_a_revived_event_leaves_the_list_of_its_subscription_only(log: EventLog) -> None:

@@ -300,6 +300,18 @@ def test_a_replay_after_a_fix_applies_the_dead_letters(
     assert log.dead(SUBSCRIPTION) == []
 
 
+def test_a_replay_goes_portion_by_portion(
+    log: EventLog, warehouse: Warehouse, rows: Rows, mended: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("projections.apply.SLICE", 2)
+    land(log, *(poisoned(f"evt_{n}", at=NOON + n) for n in range(5)))
+    catch_up(log, warehouse)
+    mended()
+    replayed = replay(log, warehouse, run_id="replay")
+    assert (replayed.events, replayed.dead, log.dead(SUBSCRIPTION)) == (5, [], [])
+    assert [row["status"] for row in rows("subscriptions")] == ["past_due"]
+
+
 def test_a_replay_does_not_overwrite_what_is_newer(
     log: EventLog, warehouse: Warehouse, rows: Rows, mended: Callable[[], None]
 ) -> None:
