@@ -13,6 +13,7 @@ from fnmatch import fnmatchcase
 from errors import EventLogError
 from events.cause import Cause, caused_by
 from events.envelope import Event
+from events.failure import told
 from events.log import EventLog
 
 Handler = Callable[[Event], None] | Callable[[Event], Awaitable[None]]
@@ -94,11 +95,9 @@ def _handle(handler: Handler, event: Event) -> None:
         outcome = handler(event)
         if inspect.isawaitable(outcome):
             asyncio.run(finish(outcome))
-    except Exception:
-        logger.exception(
-            "a subscriber failed",
-            extra={"event_id": event.id, "event_type": event.type, "handler": repr(handler)},
-        )
+    except Exception as error:  # noqa: BLE001  (whatever it is, the others are called)
+        about = {"event_id": event.id, "event_type": event.type, "handler": repr(handler), "error": told(error)}
+        logger.error("a subscriber failed", extra=about)  # noqa: TRY400  (its traceback, without secrets, is there)
 
 
 async def finish(outcome: Awaitable[None]) -> None:

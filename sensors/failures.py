@@ -11,6 +11,7 @@ from dagster._core.event_api import EventLogRecord
 
 from events.cause import Cause, caused_by, new_event
 from events.envelope import Event
+from events.failure import without_secrets
 from resources.event_log import EventLogResource
 
 MOST_ALERTS = 100
@@ -60,4 +61,4 @@ def _error(failure: dg.DagsterEvent) -> str:
     """What the first step that failed raised; else (the run did not start, or was lost) what Dagster says."""
     step = failure.job_failure_data.first_step_failure_event if failure.event_specific_data else None
     error = step.step_failure_data.error if step else None
-    return (error.cause or error).message.strip() if error else failure.message or ""
+    return without_secrets((error.cause or error).message.strip() if error else failure.message or "")
