@@ -8,7 +8,7 @@ them.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import accumulate
@@ -33,6 +33,9 @@ PORTION = 500
 
 SIZE = 4 << 20
 """Characters that they have as JSON, at most; a longer event is moved alone."""
+
+CONNECT_SECONDS, PATIENCE = 10, 60
+"""Seconds to wait for a MariaDB or MySQL server: for a connection, and for anything else. Locks take up to 50."""
 
 LOOK_EVERY = 0.2
 """Seconds between two looks into an outbox that was empty."""
@@ -163,12 +166,26 @@ def _engine(url: str) -> sa.Engine:
     import sqlalchemy as sa
 
     try:
-        return sa.create_engine(url, hide_parameters=True, pool_pre_ping=True)
+        address = sa.make_url(url)
+        options = {name: value for name, value in _timeouts(address).items() if name not in address.query}
+        return sa.create_engine(address, hide_parameters=True, pool_pre_ping=True, connect_args=options)
     except (sa.exc.ArgumentError, ImportError):  # whose message may show the URL
         raise PivotalError(
             "the outbox's URL cannot be read",
             hint="write sqlite:///file.db or postgresql://user:password@host/database",
         ) from None
+
+
+def _timeouts(address: sa.URL) -> Mapping[str, object]:
+    """So that a server which vanished, or hangs, is noticed: by the names that its driver gives them."""
+    from events.postgres_server import CONNECTION
+
+    driver = address.get_driver_name()
+    if driver.startswith("psycopg"):
+        return CONNECTION
+    if driver in {"pymysql", "mysqldb"}:
+        return {"connect_timeout": CONNECT_SECONDS, "read_timeout": PATIENCE, "write_timeout": PATIENCE}
+    return {}
 
 
 def _label(database: sa.Engine) -> str:

@@ -24,7 +24,7 @@ LOCK_TIMEOUT = 5.0
 ONE_AT_A_TIME = int.from_bytes(b"pivotal")
 """The advisory lock of whoever appends, or makes the tables."""
 
-_CONNECTION = {
+CONNECTION: Mapping[str, object] = {
     "application_name": "pivotal",
     "connect_timeout": 10,
     "keepalives_idle": 10,
@@ -207,7 +207,7 @@ def _make_schema(connection: psycopg.Connection) -> None:
 def _address(url: str) -> dict[str, Any]:
     """What libpq takes."""
     try:
-        address = {**_CONNECTION, **conninfo_to_dict(url)}
+        address = {**CONNECTION, **conninfo_to_dict(url)}
     except psycopg.Error:  # whose message shows a part of the URL, which may be of the password
         raise _unreadable() from None
     if not re.fullmatch(r"[\d,]*", str(address.get("port", ""))) or "@" in str(address.get("dbname", "")):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 import threading
@@ -209,6 +210,25 @@ def test_a_server_that_is_restarted_is_relayed_from_again(
         finally:
             stop.set()
     shop.dispose()
+    relaying.result()
+
+
+@pytest.mark.parametrize("scheme", ["postgresql", "mysql+pymysql"])
+def test_a_server_that_never_answers_is_given_up(
+    scheme: str, log_url: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox, "PATIENCE", 0.2)
+    monkeypatch.setattr("events.postgres_server.CONNECTION", {"connect_timeout": 2})  # libpq takes no less
+    stop = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as thread:
+        url = f"{scheme}://me@127.0.0.1:{server.getsockname()[1]}/shop"
+        relaying = thread.submit(follow, url, partial(open_log, log_url), stop)
+        try:
+            while "the outbox cannot be relayed" not in caplog.text:
+                assert not relaying.done()
+                stop.wait(0.01)
+        finally:
+            stop.set()
     relaying.result()
 
 
