@@ -72,7 +72,8 @@ def make(connection: sa.Connection, table: sa.Table) -> None:
     """Makes the table if it is not there.
 
     In SQLite by the handler's own connection, for nobody else can write meanwhile. Elsewhere beside it: MariaDB would
-    commit the handler's transaction, and in PostgreSQL two handlers would be in each other's way.
+    commit the handler's transaction, and in PostgreSQL two handlers would be in each other's way. Not by one of the
+    handler's pool, which may have no other.
     """
     import sqlalchemy as sa
     from sqlalchemy.schema import CreateTable
@@ -81,10 +82,21 @@ def make(connection: sa.Connection, table: sa.Table) -> None:
     if connection.dialect.name == "sqlite":
         connection.execute(create)
     elif table.name not in _KNOWN.setdefault(connection.engine, set()):
-        # PostgreSQL refuses the second of two who make it at once: then it is there.
-        with suppress(sa.exc.IntegrityError), connection.engine.begin() as beside:
-            beside.execute(create)
+        if not sa.inspect(connection).has_table(table.name):
+            _make_beside(connection.engine, create)
         _KNOWN[connection.engine].add(table.name)
+
+
+def _make_beside(engine: sa.Engine, create: sa.Executable) -> None:
+    import sqlalchemy as sa
+
+    beside = sa.create_engine(engine.url, pool=engine.pool.recreate())
+    try:
+        # PostgreSQL refuses the second of two who make it at once: then it is there.
+        with suppress(sa.exc.IntegrityError), beside.begin() as connection:
+            connection.execute(create)
+    finally:
+        beside.dispose()
 
 
 def _insert(connection: sa.Connection, table: sa.Table) -> Any:  # noqa: ANN401  (each dialect has its own kind)

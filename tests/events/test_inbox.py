@@ -70,6 +70,13 @@ def test_of_many_who_handle_one_event_at_once_one_has_the_effect(engine: sa.Engi
     assert sent(engine) == 1
 
 
+def test_a_pool_of_one_connection_is_enough(engine: sa.Engine) -> None:
+    alone = sa.create_engine(engine.url, pool_size=1, max_overflow=0, pool_timeout=0.1)
+
+    assert [send(alone, event("1")), send(alone, event("2"))] == [True, True]
+    alone.dispose()
+
+
 def test_it_says_when_an_event_was_handled(engine: sa.Engine) -> None:
     send(engine, event("1"))
 
