@@ -101,6 +101,10 @@ class Lease:
     abandoned: bool
 
 
+class LeaseLostError(EventLogError):
+    """Another has a subscription's lease by now."""
+
+
 @dataclass(frozen=True, slots=True)
 class Status:
     """How far a subscription is.
@@ -257,7 +261,8 @@ class Deliveries:
         """Keeps what a worker has done, all or nothing, and its lease for some seconds more.
 
         Raises:
-            EventLogError: Another has the lease, or the database cannot be used.
+            LeaseLostError: Another has the lease.
+            EventLogError: The database cannot be used.
         """
         again = [failure for failure in progress.failed if failure.wait is not None]
         dead = [failure for failure in progress.failed if failure.wait is None]
@@ -447,7 +452,7 @@ class Deliveries:
             {"name": lease.subscription, "lease": lease.number, "cursor": cursor, "seconds": seconds},
         )
         if not extended:
-            raise EventLogError(f"another process took subscription {lease.subscription!r} over", retryable=True)
+            raise LeaseLostError(f"another process took subscription {lease.subscription!r} over", retryable=True)
 
 
 _FIRST = (

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING
 from errors import EventLogError
 from events.bus import finish
 from events.cause import Cause, caused_by
-from events.deliveries import Deliveries, Delivery, Failure, Lease, Progress
+from events.deliveries import Deliveries, Delivery, Failure, Lease, LeaseLostError, Progress
 from events.envelope import Event, new_id
 from events.failure import DeadLettered, alert, last_line, told
 from events.lanes import Collected, Lanes
@@ -48,6 +48,9 @@ SIZE = 4 << 20
 
 IDLE = 0.2
 """Seconds between two looks at what is due, and at whether to stop, while no event comes."""
+
+RETRY = 0.2
+"""Seconds before it is tried again to keep what was done."""
 
 CAREFUL = 2 * PORTION
 """Events that are handled one by one after a worker that died: one of those that it may have had in hand killed it."""
@@ -229,9 +232,21 @@ class _Rounds:
             self._commit(progress)
 
     def _commit(self, progress: Progress) -> None:
-        asked = time.monotonic()
-        self._worker.deliveries.commit(self._lease, progress, self._worker.seconds)
-        self._kept_at, self._kept_cursor = asked, self._cursor
+        """Tries again while nobody else can have the lease: he would begin what is in hand here beside it."""
+        while True:
+            asked = time.monotonic()
+            try:
+                self._worker.deliveries.commit(self._lease, progress, self._worker.seconds)
+            except EventLogError as error:
+                over = asked + RETRY > self._kept_at + self._worker.seconds
+                if over or not error.retryable or isinstance(error, LeaseLostError):
+                    raise
+                told = {"subscription": self._name, "error": error.message}
+                logger.warning("what a subscription has done is not kept yet; trying again", extra=told)
+                time.sleep(RETRY)
+            else:
+                self._kept_at, self._kept_cursor = asked, self._cursor
+                return
 
     def _is_time(self) -> bool:
         """Whether the lease wants renewing, or the cursor has passed events of other types for a while."""

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from errors import EventLogError, PivotalError
 from events import work
 from events.cause import new_event
-from events.deliveries import Progress, Status, deliveries_of
+from events.deliveries import Deliveries, Lease, Progress, Status, deliveries_of
 from events.envelope import Event, Metadata
 from events.failure import DeadLettered
 from events.log import EventLog, open_log
@@ -432,6 +432,32 @@ def test_a_worker_that_hung_changes_nothing_of_a_subscription_that_was_forgotten
     deliveries.release(hung)
 
     assert (status(log).cursor, status(log).holder) == (0, "another")
+
+
+def test_a_log_that_fails_for_a_moment_has_no_event_handled_twice(
+    log: EventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_end, refused, commit = threading.Event(), list[int](), Deliveries.commit
+
+    def handle(event: Event) -> None:
+        handler(event)
+        assert may_end.wait(30)
+
+    def unreliable(deliveries: Deliveries, lease: Lease, progress: Progress, seconds: float) -> None:
+        if len(refused) < 2:
+            refused.append(progress.cursor)
+            raise EventLogError("the server is away", retryable=True)
+        commit(deliveries, lease, progress, seconds)
+        may_end.set()
+
+    handler = Handler()
+    monkeypatch.setattr(Deliveries, "commit", unreliable)
+    log.publish([happened(0)])
+    with working(log, subscription(handle), lease=30):
+        until(lambda: handler.seen and may_end.is_set())
+        until(lambda: status(log).waiting == 0)
+
+    assert (handler.tried, refused) == ([0], [1, 1])
 
 
 def test_what_has_begun_is_ended_when_it_is_stopped_and_nothing_else_is_begun(log: EventLog) -> None:

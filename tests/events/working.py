@@ -44,11 +44,11 @@ class Handler:
 
 
 @contextmanager
-def working(log: EventLog, *subscriptions: DurableSubscription) -> Iterator[threading.Event]:
+def working(log: EventLog, *subscriptions: DurableSubscription, lease: float = LEASE) -> Iterator[threading.Event]:
     """Works subscriptions while the block runs."""
     stop = threading.Event()
     with ThreadPoolExecutor(1) as thread:
-        work = thread.submit(run, log, subscriptions, stop, lease=LEASE)
+        work = thread.submit(run, log, subscriptions, stop, lease=lease)
         try:
             yield stop
         finally:
