@@ -165,7 +165,7 @@ class Csv(_Alone):
             parts.append(together)
             places.append(plain)
         order = [place for each in places for place in each]
-        rows = pa.concat_batches(parts) if parts else self._schema.empty_table().combine_chunks().to_batches()[0]
+        rows = pa.concat_batches(parts) if parts else pa.RecordBatch.from_pylist([], schema=self._schema)
         return Decoded(rows.take(pa.array(sorted(range(len(order)), key=order.__getitem__), pa.int64())), bad)
 
     def _is_plain(self, value: bytes) -> bool:
