@@ -177,10 +177,13 @@ class Csv(_Alone):
 
     def _read(self, values: Sequence[bytes]) -> pa.RecordBatch | str:
         """The rows, one a value, or what is wrong with the only value."""
+        data = b"\n".join(values)
         try:
             table = pyarrow.csv.read_csv(
-                io.BytesIO(b"\n".join(values)),
-                read_options=pyarrow.csv.ReadOptions(column_names=self._columns, use_threads=False),
+                io.BytesIO(data),
+                read_options=pyarrow.csv.ReadOptions(
+                    column_names=self._columns, use_threads=False, block_size=len(data) + 1
+                ),
                 parse_options=pyarrow.csv.ParseOptions(
                     delimiter=self._delimiter, newlines_in_values=len(values) == 1, ignore_empty_lines=False
                 ),
