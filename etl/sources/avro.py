@@ -83,8 +83,12 @@ def _column(values: Sequence[Any], schema: Any) -> pa.Array:  # noqa: ANN401  (a
     if kind is None:
         return _json(values)
     if told.get("logicalType") == "uuid":
-        return pa.array([None if value is None else str(value) for value in values], kind)
+        return pa.array([None if value is None else _uuid(value) for value in values], kind)
     return pa.array(values, kind)
+
+
+def _uuid(value: Any) -> str:  # noqa: ANN401  (fastavro knows those of strings only)
+    return str(UUID(bytes=value) if isinstance(value, bytes) else value)
 
 
 def _type(schema: Schema) -> pa.DataType | None:

@@ -154,9 +154,12 @@ def _plain(message: _Message) -> Any:  # noqa: ANN401
     if _is_wrapper(descriptor):
         return _item(message.value, descriptor.fields[0])
     if descriptor.full_name in _AS_JSON:
-        from google.protobuf.json_format import MessageToDict
+        from google.protobuf.json_format import MessageToDict, SerializeToJsonError
 
-        return MessageToDict(message)
+        try:
+            return MessageToDict(message, descriptor_pool=descriptor.file.pool)
+        except SerializeToJsonError as error:  # a NaN, which JSON does not have
+            raise ValueError(str(error)) from None
     return {
         field.name: _repeated(value, field) if field.is_repeated else _item(value, field)
         for field, value in message.ListFields()

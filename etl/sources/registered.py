@@ -19,6 +19,9 @@ from integrations.kafka.registry import SchemaRegistry
 
 _HEAD = struct.Struct(">bI")
 
+_UNFIT = ValueError, TypeError, OverflowError, RecursionError
+"""What Python, Arrow and JSON say of a value that its column's type does not have."""
+
 
 class UnreadableError(Exception):
     """Why a value is no record."""
@@ -74,8 +77,7 @@ class Registered(ABC):
                     heads[place] = self._head(value)
             except UnreadableError as error:
                 bad[place] = str(error)
-        records: dict[str, list[Any]] = {}
-        places: dict[str, list[int]] = {}
+        records: dict[str, dict[int, Any]] = {}
         for place, value in enumerate(values):
             if place in bad:
                 continue
@@ -86,9 +88,9 @@ class Registered(ABC):
             except UnreadableError as error:
                 bad[place] = str(error)
                 continue
-            records.setdefault(kind, []).append(record)
-            places.setdefault(kind, []).append(place)
-        return Decoded(self._together(records, places), bad)
+            records.setdefault(kind, {})[place] = record
+        batches = [self._fitting(kind, each, bad) for kind, each in records.items()]
+        return Decoded(_together(batches, [place for each in records.values() for place in each]), bad)
 
     def close(self) -> None:
         """Frees the registry's connections."""
@@ -102,19 +104,32 @@ class Registered(ABC):
         self.newest[kind] = max(number, self.newest.get(kind, 0))
         return Head(number, kind, start)
 
-    def _together(self, records: Mapping[str, Sequence[Any]], places: Mapping[str, Sequence[int]]) -> pa.RecordBatch:
-        """The rows of each kind, in the order of the values."""
-        batches = [self._rows(kind, each) for kind, each in records.items()]
-        if len(batches) < 2:
-            return batches[0] if batches else _no_columns(0)
-        table = pa.concat_tables(map(pa.Table.from_batches, ([batch] for batch in batches)), promote_options="default")
-        order = [place for each in places.values() for place in each]
-        rows = table.combine_chunks().to_batches()[0]
-        return rows.take(pa.array(sorted(range(len(order)), key=order.__getitem__), pa.int64()))
+    def _fitting(self, kind: str, records: dict[int, Any], bad: dict[int, str]) -> pa.RecordBatch:
+        """The rows of a kind. Records with a value that no column can hold are told one by one, and leave `records`."""
+        try:
+            return self._rows(kind, list(records.values()))
+        except _UNFIT:
+            for place, record in list(records.items()):
+                try:
+                    self._rows(kind, [record])
+                except _UNFIT as error:
+                    bad[place] = f"a value does not fit the schema of {kind}: {error}"[:300]
+                    del records[place]
+            return self._rows(kind, list(records.values()))
 
     def _rows(self, kind: str, records: Sequence[Any]) -> pa.RecordBatch:
         columns = self._columns(kind, records) if kind else {}
         return pa.record_batch(list(columns.values()), names=list(columns)) if columns else _no_columns(len(records))
+
+
+def _together(batches: Sequence[pa.RecordBatch], order: Sequence[int]) -> pa.RecordBatch:
+    """The rows of each kind, in the order of the values."""
+    some = [batch for batch in batches if batch.num_rows] or batches[:1]
+    if len(some) < 2:
+        return some[0] if some else _no_columns(0)
+    table = pa.concat_tables(map(pa.Table.from_batches, ([batch] for batch in some)), promote_options="default")
+    rows = table.combine_chunks().to_batches()[0]
+    return rows.take(pa.array(sorted(range(len(order)), key=order.__getitem__), pa.int64()))
 
 
 def as_struct(columns: Mapping[str, pa.Array], values: Sequence[Any]) -> pa.Array:

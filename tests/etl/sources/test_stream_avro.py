@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
@@ -14,7 +15,8 @@ import fastavro
 import pytest
 
 from errors import SourceError
-from etl.pipeline import Pipeline
+from etl.pipeline import Pipeline, StreamSource
+from etl.sources.records import Decoded, decoder_of
 from sandbox.app import Sandbox
 from sandbox.registry import PASSWORD, USER
 from sandbox.serve import Running, running
@@ -53,6 +55,14 @@ def written(number: int, schema: dict[str, Any], record: Mapping[str, Any]) -> b
 
 def of(field: str, kind: Any, **more: Any) -> dict[str, Any]:
     return {"name": field, "type": {"type": kind, **more}}
+
+
+def decoded(served: Running, form: str, values: Sequence[bytes | None]) -> Decoded:
+    """Values as the decoder of a format reads them, without a topic."""
+    registry = {"url": f"{served.url}/registry", "auth": {"type": "basic", "username": USER, "password": PASSWORD}}
+    source = {"type": "stream", "brokers": "localhost:9092", "topics": "t", "format": form, "registry": registry}
+    with closing(decoder_of(StreamSource.model_validate(source))) as decoder:
+        return decoder.decode(values)
 
 
 def test_values_keep_the_types_of_their_schema(topics: Topics, served: Running) -> None:
@@ -148,6 +158,37 @@ def test_what_is_no_record_is_quarantined(topics: Topics, served: Running) -> No
         "not in a registry's wire format: a zero and a schema's number come first",
         "the registry has no schema 99",
     ]
+
+
+def test_values_that_their_columns_cannot_hold_are_quarantined_one_by_one(served: Running) -> None:
+    told = {
+        "type": "record", "name": "Odd",
+        "fields": [of("small", "int"), of("amount", "bytes", logicalType="decimal", precision=3, scale=1)],
+    }  # fmt: skip
+    wider = {**told, "fields": [of("small", "long"), of("amount", "bytes")]}
+    number = served.sandbox.registry.register("o-value", told)
+
+    def value(small: int, amount: int) -> bytes:
+        return written(number, wider, {"small": small, "amount": amount.to_bytes(8, "big", signed=True)})
+
+    found = decoded(served, "avro", [value(1, 125), value(2**40, 1), value(2, 10**9), value(3, -1)])
+    none = decoded(served, "avro", [value(2**40, 1)])
+
+    assert found.rows.to_pylist() == [{"small": 1, "amount": Decimal("12.5")}, {"small": 3, "amount": Decimal("-0.1")}]
+    assert list(found.bad) == [1, 2]
+    assert all(what.startswith("a value does not fit the schema of Odd: ") for what in found.bad.values())
+    assert (none.rows.num_rows, list(none.bad)) == (0, [0])
+
+
+def test_a_uuid_of_sixteen_bytes_is_text(served: Running) -> None:
+    key = of("key", "fixed", name="Key", size=16, logicalType="uuid")
+    schema = {"type": "record", "name": "Keyed", "fields": [key]}
+    number = served.sandbox.registry.register("k-value", schema)
+    plain = {**schema, "fields": [of("key", "fixed", name="Key", size=16)]}
+
+    found = decoded(served, "avro", [written(number, plain, {"key": UUID(int=5).bytes})])
+
+    assert found.rows.to_pylist() == [{"key": str(UUID(int=5))}]
 
 
 def test_a_schema_is_asked_for_once_and_again_if_the_registry_stumbles(topics: Topics, served: Running) -> None:

@@ -8,14 +8,14 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from google.protobuf import descriptor_pb2, descriptor_pool, timestamp_pb2, wrappers_pb2
+from google.protobuf import any_pb2, descriptor_pb2, descriptor_pool, timestamp_pb2, wrappers_pb2
 from google.protobuf.message_factory import GetMessageClass
 
 from errors import SourceError
 from sandbox.app import Sandbox
 from sandbox.serve import Running, running
 from tests.etl.sources.reading import read
-from tests.etl.sources.test_stream_avro import ORDER, declared
+from tests.etl.sources.test_stream_avro import ORDER, declared, decoded
 from tests.services.topics import Topics
 
 pytestmark = pytest.mark.usefixtures("folder")
@@ -52,7 +52,7 @@ def file_of(*messages: tuple[str, dict[str, str]], imports: tuple[str, ...] = ()
 def written(number: int, file: Any, message: str, path: bytes = b"\0", imports: Any = (), **fields: Any) -> bytes:
     """A message in the wire format."""
     pool = descriptor_pool.DescriptorPool()
-    for known in (timestamp_pb2, wrappers_pb2):
+    for known in (any_pb2, timestamp_pb2, wrappers_pb2):
         pool.AddSerializedFile(known.DESCRIPTOR.serialized_pb)
     for each in (*imports, file):
         named = descriptor_pb2.FileDescriptorProto()
@@ -137,6 +137,38 @@ def test_what_is_no_message_is_quarantined(topics: Topics, served: Running) -> N
         f"the schema {number} has no such message",
         f"the schema {number} has no such message",
     ]
+
+
+def test_values_that_their_columns_cannot_hold_are_quarantined_one_by_one(served: Running) -> None:
+    file = file_of(("Order", {"at": ".google.protobuf.Timestamp"}), imports=("google/protobuf/timestamp.proto",))
+    number = served.sandbox.registry.register_protobuf("o-value", file.SerializeToString())
+
+    found = decoded(
+        served, "protobuf", [written(number, file, "Order", at={"seconds": seconds}) for seconds in (1, 2**60, 2)]
+    )
+
+    assert found.rows.column("at").to_pylist() == ["1970-01-01T00:00:01Z", "1970-01-01T00:00:02Z"]
+    assert list(found.bad) == [1]
+    assert found.bad[1].startswith("a value does not fit the schema of shop.Order: ")
+
+
+def test_any_message_of_the_schema_is_json_and_one_that_nobody_knows_is_quarantined(served: Running) -> None:
+    file = file_of(
+        ("Order", {"what": ".google.protobuf.Any"}),
+        ("City", {"name": "string"}),
+        imports=("google/protobuf/any.proto",),
+    )
+    number = served.sandbox.registry.register_protobuf("o-value", file.SerializeToString())
+    urls = [f"type.googleapis.com/shop.{name}" for name in ("City", "Nothing")]
+
+    found = decoded(
+        served,
+        "protobuf",
+        [written(number, file, "Order", what={"type_url": url, "value": b"\n\x01x"}) for url in urls],
+    )
+
+    assert found.rows.column("what").to_pylist() == [f'{{"@type":"{urls[0]}","name":"x"}}']
+    assert list(found.bad) == [1]
 
 
 def test_a_schema_of_another_kind_is_told(topics: Topics, served: Running) -> None:
