@@ -46,23 +46,19 @@ def decode_quickly(consumer: Any) -> None:  # noqa: ANN401  (kafka-python has no
         bytes_read: int
 
         def _unpack_records(self, partition: Any, batches: Any, *_: object) -> Iterator[Record]:  # noqa: ANN401
-            after = self.next_fetch_offset
             while (batch := batches.next_batch()) is not None:
                 if self.check_crcs and not batch.validate_crc():
                     raise CorruptRecordError(f"{partition.topic}/{partition.partition} at {batch.base_offset}")
-                after = batch.next_offset
-                if self._is_left_out(batch):
-                    self.next_fetch_offset = after
-                    continue
                 try:
-                    for record in _records(partition, batch):
+                    for record in () if self._is_left_out(batch) else _records(partition, batch):
                         self.records_read += 1
                         self.next_fetch_offset = record.offset + 1
                         yield record
                 except (IndexError, ValueError) as error:
                     raise CorruptRecordError(f"{partition.topic}/{partition.partition}: {error}") from None
+                if batch.magic >= 2:  # compaction may have left out a batch's last records
+                    self.next_fetch_offset = batch.next_offset
             self.bytes_read = max(1, self.bytes_read)  # whose turn it is depends on whether there was something
-            self.next_fetch_offset = after  # compaction may have left out a batch's last records
             self.drain()
 
         def _is_left_out(self, batch: Any) -> bool:  # noqa: ANN401
@@ -84,8 +80,8 @@ def decode_quickly(consumer: Any) -> None:  # noqa: ANN401  (kafka-python has no
 def _records(partition: Any, batch: Any) -> Iterator[Record]:  # noqa: ANN401
     if batch.magic < 2:
         for each in batch:
-            told = each.offset, each.timestamp, each.key, each.value, each.headers
-            yield Record(partition.topic, partition.partition, *told)
+            at = -1 if each.timestamp is None else each.timestamp
+            yield Record(partition.topic, partition.partition, each.offset, at, each.key, each.value, each.headers)
         return
     iter(batch)  # which uncompresses it
     buffer, at = bytes(batch._buffer), batch._pos  # noqa: SLF001  (the bytes have no other name)

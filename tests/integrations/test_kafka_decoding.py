@@ -55,6 +55,21 @@ def test_what_is_decoded_is_what_kafka_python_decodes(
     assert decoded(quick(), batches, start) == decoded(Fetcher.PartitionRecords, batches, start)
 
 
+@pytest.mark.parametrize("compression", [0, 1])
+@pytest.mark.parametrize("magic", [0, 1])
+def test_records_of_the_old_formats_are_decoded_too(magic: int, compression: int) -> None:
+    builder = MemoryRecordsBuilder(magic=magic, compression_type=compression, batch_size=1 << 20)
+    for value in (b"a", None, b"c"):
+        builder.append(1000, b"k", value, [])
+    builder.close()
+    at = 1000 if magic else -1
+
+    found, after = decoded(quick(), bytes(builder.buffer()), 1)
+
+    assert found == [(1, at, b"k", None, []), (2, at, b"k", b"c", [])]
+    assert after == 3
+
+
 @settings(max_examples=50)
 @given(records, st.data())
 def test_damaged_records_are_told_whatever_is_wrong(told: list[tuple[Any, ...]], data: st.DataObject) -> None:
