@@ -197,12 +197,13 @@ class _Reading:
                 yield self._batch(records)
 
     def state(self) -> State:
-        """The offset of each partition that is read next; topics that are not read any more keep theirs."""
+        """The offset of each partition that is read next; topics and partitions that are not seen now keep theirs."""
         known: Any = self._state.get("topics", {})
         topics = dict(known)
         for topic in self._topics:
+            before = {} if _is_another(self._state, topic) else _offsets(self._state, topic.name)
             offsets = {str(number): self._positions[_partition(topic.name, number)] for number in topic.partitions}
-            topics[topic.name] = {"id": topic.id, "offsets": offsets}
+            topics[topic.name] = {"id": topic.id, "offsets": {**before, **offsets}}
         return {"topics": topics}
 
     def acknowledge(self) -> None:
@@ -261,15 +262,10 @@ class _Reading:
 
     def _offsets_before(self, topic: Topic) -> Mapping[str, int]:
         """Where the last run stopped; nowhere, if the topic of this name is another one by now."""
-        topics: Any = self._state.get("topics", {})
-        known = topics.get(topic.name)
-        if not known:
-            return {}
-        if known.get("id", topic.id) != topic.id:
+        if _is_another(self._state, topic):
             self._tell_gap(f"the topic {topic.name} was deleted and made again")
             return {}
-        offsets: Mapping[str, int] = known["offsets"]
-        return offsets
+        return _offsets(self._state, topic.name)
 
     def _first_offsets(self, bounds: Mapping[_Partition, Bounds]) -> Mapping[_Partition, int]:
         """Where partitions start that no run has read: a new one, once there was a run, at its beginning."""
@@ -481,10 +477,21 @@ def _partitions(topics: Sequence[Topic]) -> list[_Partition]:
     return [_partition(topic.name, number) for topic in topics for number in topic.partitions]
 
 
-def _read_up_to(state: State, partition: _Partition) -> int:
+def _is_another(state: State, topic: Topic) -> bool:
+    """Whether the topic that was read before had the same name only."""
     topics: Any = state.get("topics", {})
-    found: int = topics.get(partition.topic, {"offsets": {}})["offsets"].get(str(partition.partition), 0)
+    return bool(topics.get(topic.name, {}).get("id", topic.id) != topic.id)
+
+
+def _offsets(state: State, topic: str) -> Mapping[str, int]:
+    """Partition -> the offset that is read next, of those that were read before."""
+    topics: Any = state.get("topics", {})
+    found: Mapping[str, int] = topics.get(topic, {}).get("offsets", {})
     return found
+
+
+def _read_up_to(state: State, partition: _Partition) -> int:
+    return _offsets(state, partition.topic).get(str(partition.partition), 0)
 
 
 def _named(partition: _Partition) -> str:

@@ -18,6 +18,7 @@ from etl.destinations import open_destination
 from etl.pipeline import Pipeline
 from etl.run import run_pipeline
 from etl.sources import stream
+from integrations.kafka.topics import Cluster
 from tests.etl.sources.reading import Read, read, source_of
 from tests.services.kafka_broker import PASSWORD, USER, Kafka
 from tests.services.process import ServerProcess
@@ -235,6 +236,21 @@ def test_new_partitions_and_new_topics_are_read_from_their_beginning(topics: Top
     found = read(declared(topics, glob, start="latest"), state)
 
     assert sorted(found.column("id")) == [1, 2]
+
+
+def test_partitions_that_brokers_do_not_tell_of_for_a_while_keep_their_place(
+    topics: Topics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topic = topics.make(partitions=2)
+    topics.send(topic, [{"id": 1}], partition=0)
+    topics.send(topic, [{"id": 2}], partition=1)
+    state = read(declared(topics, topic)).state
+    with monkeypatch.context() as patched:
+        patched.setattr(Cluster, "_partitions", lambda *_: {0})
+        less = read(declared(topics, topic), state)
+
+    assert offsets(less.state, topic) == {"0": 1, "1": 1}
+    assert read(declared(topics, topic), less.state).rows == []
 
 
 def test_aborted_transactions_are_not_seen_and_their_ends_are_no_gap(topics: Topics) -> None:
