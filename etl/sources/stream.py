@@ -87,15 +87,18 @@ class Stream:
             return _Reading(self._source, self._wired(), state or {}, lasting=self._lasting)
 
     def has_news(self, state: State) -> bool:
-        """Whether a reading after `state` would find something.
+        """Whether a reading after `state` would find something: records, or that there is less than it has read.
 
         Raises:
             SourceError: See `open`.
         """
         with _in_words():
             wire = self._wired()
-            bounds = wire.cluster.bounds(_partitions(wire.topics()))
-        return any(_read_up_to(state, partition) < each.end for partition, each in bounds.items())
+            topics = wire.topics()
+            bounds = wire.cluster.bounds(_partitions(topics))
+        return any(_is_another(state, topic) for topic in topics) or any(
+            _read_up_to(state, partition) != each.end for partition, each in bounds.items()
+        )
 
     def close(self) -> None:
         """Frees the connections, if they last."""

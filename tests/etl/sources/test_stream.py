@@ -15,7 +15,7 @@ from kafka.structs import OffsetAndMetadata, TopicPartition
 
 from errors import SourceError
 from etl.destinations import open_destination
-from etl.pipeline import Pipeline
+from etl.pipeline import Pipeline, StreamSource
 from etl.run import run_pipeline
 from etl.sources import stream
 from integrations.kafka.topics import Cluster
@@ -334,6 +334,23 @@ def test_a_topic_that_was_made_again_is_another_one(topics: Topics) -> None:
     with pytest.raises(SourceError, match="was deleted and made again"):
         read(declared(topics, topic), state)
     assert read(declared(topics, topic, on_gap="continue"), state).column("id") == [2]
+
+
+def test_a_topic_that_was_made_again_or_cut_off_is_news(topics: Topics) -> None:
+    topic = topics.make()
+    topics.send(topic, [{"id": 1}])
+    source = declared(topics, topic)
+    state: dict[str, Any] = dict(read(source).state or {})
+    beyond = {"topics": {topic: {**state["topics"][topic], "offsets": {"0": 2}}}}
+    with closing(stream.Stream(StreamSource.model_validate(source), "p", lasting=True)) as reader:
+        before = [reader.has_news(each) for each in (state, beyond)]
+    topics.delete(topic)
+    topics.make_named(topic)
+    topics.send(topic, [{"id": 2}])
+    with closing(stream.Stream(StreamSource.model_validate(source), "p", lasting=True)) as reader:
+        after = reader.has_news(state)
+
+    assert (before, after) == ([False, True], True)
 
 
 # --- brokers --------------------------------------------------------------------------------------------------
