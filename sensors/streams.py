@@ -53,9 +53,12 @@ def _request(context: dg.SensorEvaluationContext, pipeline: Pipeline) -> dg.RunR
     if context.instance.get_runs_count(dg.RunsFilter(tags=tags, statuses=UNDER_WAY)):
         return dg.SkipReason("a run is under way")
     try:
-        found = lags(source, pipeline.name, open_destination(pipeline).state())
+        state = open_destination(pipeline).state()
+        found = lags(source, pipeline.name, state)
     except PivotalError as error:
         return dg.SkipReason(f"how far behind it is cannot be told: {error}")
+    if state is None and source.start == "latest":  # nothing waits behind an end that no run has remembered
+        return dg.RunRequest(run_key=f"first/{int(time.time() // AGAIN)}", tags=tags)
     behind = sum(each.lag for each in found)
     if behind < (source.run_at_lag or 1):
         return dg.SkipReason(f"{behind} records wait; a run starts at {source.run_at_lag}")

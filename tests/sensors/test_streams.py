@@ -10,6 +10,7 @@ import pytest
 
 from assets.pipelines import build_assets
 from etl.pipeline import Pipeline
+from etl.run import run_pipeline
 from resources import default_resources
 from sensors.streams import TAG, build_stream_sensors
 from tests.services.topics import Topics
@@ -47,6 +48,24 @@ def test_a_run_starts_when_enough_records_wait_and_says_how_far_behind_it_was(
     assert topic in str(made.metadata["partitions"].value)
     assert isinstance(after, dg.SkipReason)
     assert after.skip_message == "0 records wait; a run starts at 3"
+
+
+def test_a_stream_that_starts_at_its_end_asks_for_the_run_that_remembers_the_end(
+    topics: Topics, pipeline: Pipeline
+) -> None:
+    latest = pipeline.model_copy(update={"source": pipeline.source.model_copy(update={"start": "latest"})})
+    topics.send(latest.source.topics[0], [{"id": 1}])  # type: ignore[union-attr]
+    (sensor,) = build_stream_sensors([latest])
+    with dg.DagsterInstance.ephemeral() as instance:
+        context = dg.build_sensor_context(instance)
+        first = sensor(context)
+        run_pipeline(latest)
+        topics.send(latest.source.topics[0], [{"id": id_} for id_ in (2, 3, 4)])  # type: ignore[union-attr]
+        second = sensor(context)
+
+    assert isinstance(first, dg.RunRequest)
+    assert isinstance(second, dg.RunRequest)
+    assert str(second.run_key).startswith("1/")
 
 
 def test_no_run_starts_beside_another(pipeline: Pipeline) -> None:
