@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from errors import PivotalError
 from etl.destinations.warehouse import Warehouse
@@ -13,7 +13,7 @@ from integrations.twilio import Twilio
 from reconciliation.calendars import SERVICES, reconcile_calendar
 from reconciliation.failures import Failures
 from reconciliation.reading import Reconciled
-from reconciliation.stripe import reconcile_stripe
+from reconciliation.stripe import KEPT, reconcile_stripe
 from reconciliation.twilio import reconcile_twilio
 from reconciliation.watches import keep_watches
 from settings import Settings, several
@@ -32,7 +32,7 @@ def reconcile(
 
     Args:
         client: Asks the provider.
-        settings: Which calendars.
+        settings: Which calendars; how long the log keeps events.
         log: Where the events go.
         warehouse: Where to go on from is kept.
         run_id: Who reads.
@@ -41,10 +41,11 @@ def reconcile(
     Raises:
         PivotalError: As `reconcile_stripe`, `reconcile_twilio` or `reconcile_calendars`.
     """
+    keep = timedelta(days=settings.events_keep) if settings.events_keep else None
     if isinstance(client, Stripe):
-        return reconcile_stripe(client, log, warehouse, run_id=run_id, since=since)
+        return reconcile_stripe(client, log, warehouse, run_id=run_id, since=since, keep=keep or KEPT)
     if isinstance(client, Twilio):
-        return reconcile_twilio(client, log, warehouse, run_id=run_id, since=since)
+        return reconcile_twilio(client, log, warehouse, run_id=run_id, since=since, keep=keep)
     return reconcile_calendars(client, settings, log, warehouse, run_id=run_id)
 
 

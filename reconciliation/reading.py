@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 
 from etl.destinations.warehouse import Warehouse
@@ -54,6 +55,22 @@ def publish(log: EventLog, events: Iterable[Event], provider: str) -> Reconciled
     while portion := list(islice(coming, PORTION)):
         found += Reconciled(provider, len(portion), sum(log.publish(portion)))
     return found
+
+
+def begin(
+    until: datetime | None, since: datetime | None, first: timedelta, overlap: timedelta, oldest: datetime
+) -> datetime:
+    """From when on a provider is read.
+
+    Args:
+        until: When the last reading began; None: there was none.
+        since: Further back than that.
+        first: How far the first reading goes back.
+        overlap: What is read again each time.
+        oldest: Nothing from before.
+    """
+    usual = datetime.now(UTC) - first if until is None else until - overlap
+    return max(min(usual, since or usual), oldest)
 
 
 def remembered(log: EventLog, warehouse: Warehouse, name: str) -> State:

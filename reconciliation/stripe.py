@@ -16,7 +16,7 @@ from etl.lock import only_run_of
 from events.envelope import Event
 from events.log import EventLog
 from gateway.providers.stripe import stripe_events
-from reconciliation.reading import Reconciled, publish, remember, remembered
+from reconciliation.reading import Reconciled, begin, publish, remember, remembered
 
 if TYPE_CHECKING:
     import stripe as sdk
@@ -35,16 +35,25 @@ logger = logging.getLogger(__name__)
 
 
 def reconcile_stripe(
-    stripe: Stripe, log: EventLog, warehouse: Warehouse, *, run_id: str, since: datetime | None = None
+    stripe: Stripe,
+    log: EventLog,
+    warehouse: Warehouse,
+    *,
+    run_id: str,
+    since: datetime | None = None,
+    keep: timedelta = KEPT,
+    now: datetime | None = None,
 ) -> Reconciled:
     """Publishes what Stripe has told since the last reading, oldest first; the first time, all that it keeps.
 
     Args:
         stripe: Asks Stripe.
         log: Where the events go.
-        warehouse: Where the time of the last reading is kept.
+        warehouse: Where it is kept when the last reading began.
         run_id: Who reads.
         since: Read from this time on; from where it would begin anyway if that is longer ago.
+        keep: How long the log keeps events: what was deleted there would be new again, so it is not read.
+        now: The time; only a test says another one.
 
     Raises:
         StripeIntegrationError: Stripe refused, or cannot be reached; the next call reads the same again.
@@ -53,30 +62,23 @@ def reconcile_stripe(
         PivotalError: Another reading goes on.
     """
     with only_run_of("reconcile-stripe"):
-        until = remembered(log, warehouse, STATE).get("until")
-        start = _start(None if until is None else datetime.fromtimestamp(int(str(until)), UTC), since)
-        newest = [int(str(until or 0))]
-        listed = _noting(stripe.events.list({"created": {"gte": int(start.timestamp())}}), newest)
-        found = publish(log, _oldest_first(listed), "stripe")
-        if newest[0]:
-            remember(log, warehouse, STATE, run_id, {"until": newest[0]})
+        began, last = now or datetime.now(UTC), remembered(log, warehouse, STATE).get("until")
+        until = None if last is None else datetime.fromtimestamp(int(str(last)), UTC)
+        oldest = began - min(keep, KEPT)
+        if until and until < oldest:
+            logger.warning(
+                "stripe: events of %s to %s are lost: %d days are kept", until, oldest, (began - oldest).days
+            )
+        start = begin(until, since, KEPT, OVERLAP, oldest)
+        events = stripe.events.list({"created": {"gte": int(start.timestamp())}})
+        found = publish(log, _oldest_first(map(_body, events)), "stripe")
+        remember(log, warehouse, STATE, run_id, {"until": int(began.timestamp())})
         return found
 
 
-def _start(until: datetime | None, since: datetime | None) -> datetime:
-    oldest = datetime.now(UTC) - KEPT
-    if until is None:
-        return min(since or oldest, oldest)
-    if until < oldest:
-        logger.warning("stripe: events of %s to %s are lost: it keeps them for %d days", until, oldest, KEPT.days)
-    return min(until - OVERLAP, since or until)
-
-
-def _noting(events: Iterable[sdk.Event], newest: list[int]) -> Iterator[bytes]:
-    """Each event as the webhook would send it."""
-    for event in events:
-        newest[0] = max(newest[0], event.created)
-        yield to_json(event.to_dict(for_json=True))
+def _body(event: sdk.Event) -> bytes:
+    """As the webhook would send it."""
+    return to_json(event.to_dict(for_json=True))
 
 
 def _oldest_first(bodies: Iterable[bytes]) -> Iterator[Event]:

@@ -19,7 +19,7 @@ from events.envelope import Event
 from events.log import EventLog
 from gateway.provider import Hook
 from gateway.providers.twilio import twilio_events
-from reconciliation.reading import PORTION, Reconciled, publish, remember, remembered
+from reconciliation.reading import PORTION, Reconciled, begin, publish, remember, remembered
 
 if TYPE_CHECKING:
     from integrations.twilio import Twilio
@@ -33,11 +33,18 @@ OVERLAP = timedelta(days=1)
 FIRST = timedelta(days=30)
 """How far the first reading goes back."""
 
+_ALWAYS = datetime.min.replace(tzinfo=UTC)
 _FORM = Headers({"content-type": "application/x-www-form-urlencoded"})
 
 
 def reconcile_twilio(
-    twilio: Twilio, log: EventLog, warehouse: Warehouse, *, run_id: str, since: datetime | None = None
+    twilio: Twilio,
+    log: EventLog,
+    warehouse: Warehouse,
+    *,
+    run_id: str,
+    since: datetime | None = None,
+    keep: timedelta | None = None,
 ) -> Reconciled:
     """Publishes what has become of the messages that Twilio took since a day before the last reading.
 
@@ -47,6 +54,8 @@ def reconcile_twilio(
         warehouse: Where the time of the last reading is kept, and which operations sent messages.
         run_id: Who reads.
         since: Read from this time on; from where it would begin anyway if that is longer ago.
+        keep: How long the log keeps events: what was deleted there would be new again, so it is not read. None: for
+            ever.
 
     Raises:
         TwilioIntegrationError: Twilio refused, or cannot be reached; the next call reads the same again.
@@ -55,20 +64,13 @@ def reconcile_twilio(
         PivotalError: Another reading goes on.
     """
     with only_run_of("reconcile-twilio"):
-        until = remembered(log, warehouse, STATE).get("until")
-        start, began = _start(None if until is None else str(until), since), datetime.now(UTC)
+        began, last = datetime.now(UTC), remembered(log, warehouse, STATE).get("until")
+        until = None if last is None else datetime.fromisoformat(str(last))
+        start = begin(until, since, FIRST, OVERLAP, began - keep if keep else _ALWAYS)
         messages = takewhile(lambda message: message.created_at >= start, twilio.messages.list())
         found = publish(log, _told(messages, warehouse), "twilio")
         remember(log, warehouse, STATE, run_id, {"until": began.isoformat()})
         return found
-
-
-def _start(until: str | None, since: datetime | None) -> datetime:
-    if until is None:
-        first = datetime.now(UTC) - FIRST
-        return min(since or first, first)
-    last = datetime.fromisoformat(until)
-    return min(last - OVERLAP, since or last)
 
 
 def _told(messages: Iterable[Message], warehouse: Warehouse) -> Iterator[Event]:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -33,8 +34,9 @@ def stripe(served: Running) -> Stripe:
 
 @pytest.fixture
 def read(stripe: Stripe, log: EventLog, warehouse: Warehouse) -> Read:
-    def reading(since: datetime | None = None) -> tuple[int, int]:
-        found = reconcile_stripe(stripe, log, warehouse, run_id="run", since=since)
+    def reading(*, hours: float = 0, **asked: Any) -> tuple[int, int]:
+        now = datetime.now(UTC) + timedelta(hours=hours)
+        found = reconcile_stripe(stripe, log, warehouse, run_id="run", now=now, **asked)
         return found.read, found.new
 
     return reading
@@ -83,16 +85,32 @@ def test_what_the_webhook_brought_is_a_duplicate_letter_by_letter(
     alone.close()
 
 
-def test_a_reading_goes_on_where_the_last_one_ended_with_an_overlap(
+def test_a_reading_goes_on_where_the_last_one_began_with_an_overlap(
     served: Running, stripe: Stripe, read: Read, log: EventLog
 ) -> None:
     sign_up(stripe, "Ada")
     assert read() == (1, 1)
     httpx.post(f"{served.url}/_sandbox/clock", json={"seconds": 7200}).raise_for_status()
     sign_up(stripe, "Bob")
-    assert read() == (2, 1)
-    assert read() == (1, 0)
+    assert read(hours=2) == (2, 1)
+    assert read(hours=2) == (1, 0)
     assert [recorded.event.data["data"]["object"]["name"] for recorded in log.read(0, 10)] == ["Ada", "Bob"]
+
+
+def test_what_the_log_does_not_keep_is_not_read_again(stripe: Stripe, read: Read, log: EventLog) -> None:
+    sign_up(stripe, "Ada")
+    sign_up(stripe, "Bob")
+    assert read() == (2, 2)
+    assert log.prune(log.head()) == 1
+    week = timedelta(days=7)
+    assert read(hours=7 * 24 + 1, keep=week) == (0, 0)
+    assert read(hours=7 * 24 + 1, keep=week, since=datetime.now(UTC) - timedelta(days=3)) == (0, 0)
+
+
+def test_an_account_in_which_nothing_happens_loses_nothing(read: Read, caplog: pytest.LogCaptureFixture) -> None:
+    for days in range(0, 60, 20):
+        assert read(hours=24 * days) == (0, 0)
+    assert "are lost" not in caplog.text
 
 
 def test_events_are_published_oldest_first_page_after_page(stripe: Stripe, read: Read, log: EventLog) -> None:
@@ -108,10 +126,10 @@ def test_since_reads_further_back_never_less(served: Running, stripe: Stripe, re
     read()
     httpx.post(f"{served.url}/_sandbox/clock", json={"seconds": 7200}).raise_for_status()
     sign_up(stripe, "Bob")
-    read()
-    assert read() == (1, 0)
-    assert read(since=datetime.now(UTC) - timedelta(hours=1)) == (2, 0)
-    assert read(since=datetime.now(UTC) + timedelta(hours=9)) == (1, 0)
+    read(hours=2)
+    assert read(hours=2) == (1, 0)
+    assert read(hours=2, since=datetime.now(UTC) - timedelta(hours=1)) == (2, 0)
+    assert read(hours=2, since=datetime.now(UTC) + timedelta(hours=9)) == (1, 0)
 
 
 def test_since_leaves_no_gap_behind_a_first_reading(stripe: Stripe, read: Read) -> None:
@@ -126,4 +144,4 @@ def test_a_gap_beyond_what_stripe_keeps_is_told(
     remember(log, warehouse, STATE, "run", {"until": int(long_ago.timestamp())})
     with caplog.at_level(logging.WARNING):
         read()
-    assert "are lost: it keeps them for 30 days" in caplog.text
+    assert "are lost: 30 days are kept" in caplog.text
