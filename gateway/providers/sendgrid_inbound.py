@@ -188,9 +188,11 @@ def _is_known(charset: str) -> bool:
 def _decoded(content: bytes, charset: str) -> tuple[str, bool]:
     """The text, and whether all of it could be read."""
     try:
-        return content.decode(charset), True
+        text = content.decode(charset)
+        text.encode()  # UTF-7 can spell half a character, which no log takes
     except UnicodeError:
         return content.decode(errors="replace"), False
+    return text, True
 
 
 def _json(text: str) -> Any:  # noqa: ANN401  (JSON)

@@ -178,6 +178,7 @@ CHARSETS: dict[str, tuple[bytes, str, str, bool]] = {
     "one that runs": (rb"\ud800", "unicode_escape", r"\ud800", True),
     "one that is no text": (b"eA==", "base64", "eA==", True),
     "a number": ("é".encode(), "7", "é", True),
+    "half a character": (b"a +2AA- b", "utf-7", "a +2AA- b", False),
     "the wrong one": (b"\xe9", "ascii", "\ufffd", False),
 }
 
