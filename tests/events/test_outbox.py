@@ -4,7 +4,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
@@ -88,9 +88,13 @@ def test_what_is_moved_at_once_is_bounded_by_its_size_but_never_nothing(
     shop: sa.Engine, log: EventLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(outbox, "SIZE", 3500)
-    portions: list[int] = []
-    publish = log.publish
-    monkeypatch.setattr(log, "publish", lambda events: (portions.append(len(events)), publish(events))[1])
+    portions, publish = list[int](), log.publish
+
+    def counted(events: Sequence[Event]) -> list[bool]:
+        portions.append(len(events))
+        return publish(events)
+
+    monkeypatch.setattr(log, "publish", counted)
     order(shop, *(event(str(n), filler="x" * size) for n, size in enumerate((1000, 1000, 1000, 5000, 10))))
 
     assert relay(shop, log) == 5
