@@ -73,7 +73,10 @@ class Settings(BaseSettings):
         10.0, gt=0, description="Seconds that a request's headers may take to arrive, from the connection's start on."
     )
     gateway_body_timeout: float = Field(
-        10.0, gt=0, description="Seconds that a request's body may take to arrive, and its answer to be taken."
+        10.0,
+        gt=0,
+        description="Seconds that a request's body, of a large one each MiB, may take to arrive, and its answer to be "
+        "taken.",
     )
     webhook_tolerance: int = Field(
         300, gt=0, description="Seconds that a webhook's timestamp may be away from now, either way."

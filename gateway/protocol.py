@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_PROGRESS = 1_048_576
+"""Bytes of a body with which its clock starts anew."""
+
 
 class LimitedProtocol(HttpToolsProtocol):
     """One connection. `settings` are set by a subclass: uvicorn makes the instances."""
@@ -39,6 +42,8 @@ class LimitedProtocol(HttpToolsProtocol):
     _deaf = False
     _unparsed = 0
     """Bytes of headers, of trailers, or around chunks since something was handed on: what is kept of them."""
+    _progress = 0
+    """Bytes of the body since its clock started."""
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Above the limit a connection is heard, and told to come back."""
@@ -96,7 +101,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Refuses what proxies and servers are known to read in different ways, then asks the app."""
-        self._in_head, self._unparsed = False, 0
+        self._in_head, self._unparsed, self._progress = False, 0, 0
         self._stop_clock()
         self._check_head()
         super().on_headers_complete()
@@ -105,6 +110,10 @@ class LimitedProtocol(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         """A part of the body."""
         self._unparsed = 0
+        self._progress += len(body)
+        if self._progress >= _PROGRESS and not self.cycle.response_complete:
+            self._progress = 0
+            self._stop_clock()
         super().on_body(body)
 
     def _check_head(self) -> None:
@@ -157,7 +166,8 @@ class LimitedProtocol(HttpToolsProtocol):
         elif self.cycle is None or self.cycle.response_complete:
             self.transport.close()
         else:
-            self._refuse(RefusedError(408, f"no whole body within {self.settings.gateway_body_timeout:g} s"))
+            # Not 408: after a 4xx some senders give up, and the line may be better the next time.
+            self._refuse(RefusedError(503, f"no whole body within {self.settings.gateway_body_timeout:g} s"))
 
     def _refuse(self, refusal: RefusedError) -> None:
         logger.warning("request refused", extra={"status": refusal.status, "reason": refusal.message})
@@ -172,8 +182,10 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def _say(self, status: int) -> None:
         body = to_json({"error": HTTPStatus(status).phrase})
+        again = b"retry-after: %s\r\n" % RETRY_AFTER.encode() if status == 503 else b""
         self.transport.write(
             STATUS_LINE[status]
+            + again
             + b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
             + body
         )

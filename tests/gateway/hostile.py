@@ -375,7 +375,7 @@ HTTP = {
     "a negative chunk": Case(lambda: head(HOST, CHUNKED, body=b"-1\r\nabc\r\n0\r\n\r\n"), 400, "chunk size"),
     "a chunk beyond all measure": Case(lambda: head(HOST, CHUNKED, body=b"f" * 20 + b"\r\nabc"), 400, "overflow"),
     "a chunk longer than it says": Case(lambda: head(HOST, CHUNKED, body=b"1\r\nabc\r\n0\r\n\r\n"), 400, "not HTTP"),
-    "a body shorter than it says": Case(lambda: head(HOST, b"Content-Length: 9999"), 408, "no whole body"),
+    "a body shorter than it says": Case(lambda: head(HOST, b"Content-Length: 9999"), 503, "no whole body"),
     "headers without an end": Case(lambda: head(HOST, LENGTH).partition(b"\r\n\r\n")[0], 408, "no whole headers"),
     # another protocol
     "a WebSocket": Case(lambda: head(HOST, UPGRADE + b"websocket", method=b"GET"), 405, "for POST"),

@@ -20,7 +20,7 @@ from events.envelope import Event
 from events.sqlite import SqliteEventLog
 from tests.gateway.conftest import Gateway, Serve, serving
 from tests.gateway.raw import answer, chunked, connected, exchange, request, rest, statuses, stripe
-from tests.gateway.signing import body_of, stripe_event, stripe_headers
+from tests.gateway.signing import JSON, body_of, stripe_event, stripe_headers
 
 HEALTH = request("GET", "/healthz", {})
 
@@ -115,6 +115,28 @@ def test_a_request_that_is_slow_but_in_time_is_taken(serve: Serve) -> None:
             connection.sendall(raw[at : at + 50])
             time.sleep(0)
         assert answer(connection)[0].status == 200
+
+
+def test_a_large_body_has_its_time_for_each_mib(serve: Serve) -> None:
+    gateway = serve(gateway_body_timeout=1.5, webhook_body_limit=4_000_000)
+    mib = b" " * 1_048_576
+    head = request("POST", "/webhooks/stripe", {**JSON, "Content-Length": str(3 * len(mib))})
+
+    with connected(gateway.port) as connection:
+        connection.sendall(head + mib)
+        for _ in range(2):
+            time.sleep(0.8)
+            connection.sendall(mib)
+        assert answer(connection)[0].status == 401
+
+
+def test_a_body_that_is_late_is_asked_to_come_back(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    gateway = serve(gateway_body_timeout=0.2)
+
+    refused, _ = exchange(gateway.port, stripe(Content_Length="9999"))
+
+    assert (refused.status, refused.headers["retry-after"]) == (503, "5")
+    assert reasons(caplog)[0] == "no whole body within 0.2 s"
 
 
 def test_a_header_without_end_is_refused_before_it_fills_the_memory(
