@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 
 from pydantic_core import to_json
@@ -94,8 +94,24 @@ class Receiver:
             raise RefusedError(405, f"{scope['method']} for POST")
         if provider.content_types and hook.content_type not in provider.content_types:
             raise RefusedError(415, f"the content type is not {' or '.join(sorted(provider.content_types))}")
-        with self._room(provider, headers):
-            return await self._received(provider, Hook(hook.url, headers, await _body(headers, receive, provider)))
+        with ExitStack() as held:
+            body = await self._body(headers, receive, provider, held)
+            return await self._received(provider, Hook(hook.url, headers, body))
+
+    async def _body(self, headers: Headers, receive: Receive, provider: Provider, held: ExitStack) -> bytes:
+        limit, body, more, large = provider.body_limit, bytearray(), True, False
+        _check_size(int(headers.get("content-length", 0)), limit)
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise RefusedError(400, f"the sender went away after {len(body)} bytes of the body")
+            body += message["body"]
+            _check_size(len(body), limit)
+            if not large and len(body) > self._settings.webhook_body_limit:
+                held.enter_context(self._room())
+                large = True
+            more = message["more_body"]
+        return bytes(body)
 
     async def _received(self, provider: Provider, hook: Hook) -> Response:
         if self._preparing and not self._preparing.done():
@@ -106,13 +122,13 @@ class Receiver:
         return received.answer or _thanks(len(received.events), new)
 
     @contextmanager
-    def _room(self, provider: Provider, headers: Headers) -> Iterator[None]:
-        """Few bodies above the usual limit at a time: until its event is on disk, each is in memory several times."""
-        usual = self._settings.webhook_body_limit
-        if provider.body_limit <= usual or 0 < int(headers.get("content-length", 0)) <= usual:
-            yield
-            return
+    def _room(self) -> Iterator[None]:
+        """Few bodies above the usual limit at a time: until its event is on disk, each is in memory several times.
+
+        Taken only once that much has come: to say that more will come costs nothing.
+        """
         if self._large == _LARGE_AT_ONCE:
+            usual = self._settings.webhook_body_limit
             raise RefusedError(503, f"{self._large} bodies of more than {usual} bytes are being received")
         self._large += 1
         try:
@@ -125,19 +141,6 @@ class Receiver:
         base = self._settings.gateway_url or f"{scope['scheme']}://{headers.get('host', '')}"
         path, query = scope["raw_path"].decode("latin-1"), scope["query_string"].decode("latin-1")
         return f"{base.rstrip('/')}{path}" + (query and f"?{query}")
-
-
-async def _body(headers: Headers, receive: Receive, provider: Provider) -> bytes:
-    limit, body, more = provider.body_limit, bytearray(), True
-    _check_size(int(headers.get("content-length", 0)), limit)
-    while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise RefusedError(400, f"the sender went away after {len(body)} bytes of the body")
-        body += message["body"]
-        _check_size(len(body), limit)
-        more = message["more_body"]
-    return bytes(body)
 
 
 def _check_size(size: int, limit: int) -> None:

@@ -169,6 +169,19 @@ def test_only_some_large_mails_are_in_memory_at_a_time(serve: Serve, caplog: pyt
     assert "4 bodies of more than 4000 bytes are being received" in told
 
 
+def test_who_only_says_that_much_will_come_keeps_no_large_mail_out(serve: Serve) -> None:
+    gateway = serve(webhook_body_limit=4000)
+    body = mail_form(files={"a": b"x" * 5000})
+    asks = request("POST", PATH, MULTIPART | {"Content-Length": "30000000", "Expect": "100-continue"})
+    with ExitStack() as stack:
+        for _ in range(4):
+            connection = stack.enter_context(socket.create_connection(("127.0.0.1", gateway.port), timeout=30))
+            connection.sendall(asks)
+            assert connection.recv(12) == b"HTTP/1.1 100"  # its body is waited for
+            connection.sendall(body[:1000])
+        assert post(gateway, body).status_code == 200
+
+
 CHARSETS: dict[str, tuple[bytes, str, str, bool]] = {
     # what SendGrid says of the text -> what is read, and whether all of it is
     "another charset": ("日本".encode("shift_jis"), "Shift_JIS", "日本", True),
