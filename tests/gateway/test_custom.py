@@ -127,7 +127,16 @@ def test_type_id_and_aggregate_stand_where_the_file_says(declaring: Callable[[],
 
     [event] = stored(gateway)
     assert (event.type, event.aggregate_type, event.aggregate_id) == ("custom.github.push", "repo", "ada/engine")
-    assert event.metadata.dedupe_key == "d-1"
+    assert event.metadata.dedupe_key == hashlib.sha256(body).hexdigest()
+
+
+def test_a_recorded_request_with_other_headers_is_no_other_event(declaring: Callable[[], Gateway]) -> None:
+    gateway = declaring()
+
+    for changed in ({}, {"X-GitHub-Delivery": "d-2"}, {"X-GitHub-Event": "release"}):
+        assert post(gateway, "github", hub(**changed)) == 200
+
+    assert [event.type for event in stored(gateway)] == ["custom.github.push"]
 
 
 def test_without_a_type_or_an_id_an_event_is_received_and_known_again_by_its_body(
