@@ -9,7 +9,6 @@ What is gone is told by what the table knows of it, so the tables are brought up
 
 from __future__ import annotations
 
-import hashlib
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
@@ -24,7 +23,7 @@ from events.envelope import Event
 from events.log import EventLog
 from integrations.calendar.model import CalendarEvent, Calendars, Changes, zone_of
 from projections.apply import apply_range
-from reconciliation.reading import Reconciled, publish, remember, remembered
+from reconciliation.reading import Reconciled, digest, publish, remember, remembered
 
 if TYPE_CHECKING:
     from integrations.calendar.model import Moment
@@ -69,7 +68,7 @@ def reconcile_calendar(
         PivotalError: Another reading goes on.
     """
     provider = SERVICES[calendars.service]
-    name = f"reconciliation/{provider}/{_digest(calendar_id)}"
+    name = f"reconciliation/{provider}/{digest(calendars.account, calendar_id)}"
     with only_run_of(name.replace("/", "-")), closing(_Reading(provider, calendar_id)) as reading:
         state = _in_time(remembered(log, warehouse, name), reading.began)
         start, end = (datetime.fromisoformat(str(state[name])) for name in ("start", "end"))
@@ -171,7 +170,7 @@ class _Reading:
             ("calendar_event", id_),
             {"calendar_id": self._calendar_id, **data},
             source=self._provider,
-            dedupe_key=_digest(what, self._calendar_id, id_, str(told["etag"])),
+            dedupe_key=digest(what, self._calendar_id, id_, str(told["etag"])),
             timestamp=at,
         )
 
@@ -192,8 +191,3 @@ def _read(row: Mapping[str, str | None]) -> dict[str, Any]:
 def _utc(text: str) -> datetime:
     moment = datetime.fromisoformat(text)
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-
-
-def _digest(*parts: str) -> str:
-    """A name without the addresses that calendars are called by."""
-    return hashlib.sha256("\x00".join(parts).encode()).hexdigest()[:40]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -55,6 +56,11 @@ def publish(log: EventLog, events: Iterable[Event], provider: str) -> Reconciled
     while portion := list(islice(coming, PORTION)):
         found += Reconciled(provider, len(portion), sum(log.publish(portion)))
     return found
+
+
+def digest(*parts: str) -> str:
+    """A name without the addresses, or keys, that accounts and calendars are known by."""
+    return hashlib.sha256("\x00".join(parts).encode()).hexdigest()[:40]
 
 
 def begin(

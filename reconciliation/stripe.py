@@ -16,14 +16,12 @@ from etl.lock import only_run_of
 from events.envelope import Event
 from events.log import EventLog
 from gateway.providers.stripe import stripe_events
-from reconciliation.reading import Reconciled, begin, publish, remember, remembered
+from reconciliation.reading import Reconciled, begin, digest, publish, remember, remembered
 
 if TYPE_CHECKING:
     import stripe as sdk
 
     from integrations.stripe import Stripe
-
-STATE = "reconciliation/stripe"
 
 OVERLAP = timedelta(hours=1)
 """What is read again each time: Stripe may list an event later than others that were made after it."""
@@ -62,7 +60,8 @@ def reconcile_stripe(
         PivotalError: Another reading goes on.
     """
     with only_run_of("reconcile-stripe"):
-        began, last = now or datetime.now(UTC), remembered(log, warehouse, STATE).get("until")
+        began, name = now or datetime.now(UTC), state_name(stripe)
+        last = remembered(log, warehouse, name).get("until")
         until = None if last is None else datetime.fromtimestamp(int(str(last)), UTC)
         oldest = began - min(keep, KEPT)
         if until and until < oldest:
@@ -72,8 +71,13 @@ def reconcile_stripe(
         start = begin(until, since, KEPT, OVERLAP, oldest)
         events = stripe.events.list({"created": {"gte": int(start.timestamp())}})
         found = publish(log, _oldest_first(map(_body, events)), "stripe")
-        remember(log, warehouse, STATE, run_id, {"until": int(began.timestamp())})
+        remember(log, warehouse, name, run_id, {"until": int(began.timestamp())})
         return found
+
+
+def state_name(stripe: Stripe) -> str:
+    """Under which name it is kept when the last reading began: each account its own."""
+    return f"reconciliation/stripe/{digest(stripe.account)}"
 
 
 def _body(event: sdk.Event) -> bytes:

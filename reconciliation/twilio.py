@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from integrations.twilio import Twilio
     from integrations.twilio.message import Message
 
-STATE = "reconciliation/twilio"
-
 OVERLAP = timedelta(days=1)
 """What is read again each time: a message may be under way for ten hours before it comes to its end."""
 
@@ -64,12 +62,13 @@ def reconcile_twilio(
         PivotalError: Another reading goes on.
     """
     with only_run_of("reconcile-twilio"):
-        began, last = datetime.now(UTC), remembered(log, warehouse, STATE).get("until")
+        began, name = datetime.now(UTC), f"reconciliation/twilio/{twilio.config.account_sid}"
+        last = remembered(log, warehouse, name).get("until")
         until = None if last is None else datetime.fromisoformat(str(last))
         start = begin(until, since, FIRST, OVERLAP, began - keep if keep else _ALWAYS)
         messages = takewhile(lambda message: message.created_at >= start, twilio.messages.list())
         found = publish(log, _told(messages, warehouse), "twilio")
-        remember(log, warehouse, STATE, run_id, {"until": began.isoformat()})
+        remember(log, warehouse, name, run_id, {"until": began.isoformat()})
         return found
 
 

@@ -17,7 +17,7 @@ from events.log import EventLog
 from integrations.calendar.model import LIFETIME, Calendars, Watch, stop_replaced
 from reconciliation.calendars import SERVICES
 from reconciliation.failures import Failures
-from reconciliation.reading import remember, remembered
+from reconciliation.reading import digest, remember, remembered
 
 _LOST, _TO_RENEW = "outlook.subscription.subscription_removed", "outlook.subscription.reauthorization_required"
 
@@ -50,7 +50,7 @@ def keep_watches(
         PivotalError: The watches' secret is not set, somebody else is at it, or several calendars failed.
     """
     provider = SERVICES[calendars.service]
-    name = f"watches/{provider}"
+    name = f"watches/{provider}/{digest(calendars.account)}"
     wanted, failures = calendar_ids[:1] if provider == "outlook" else calendar_ids, Failures()
     with only_run_of(name.replace("/", "-")):
         state = remembered(log, warehouse, name)

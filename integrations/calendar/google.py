@@ -101,6 +101,12 @@ class GoogleCalendar:
         )
 
     @property
+    def account(self) -> str:
+        """See `Calendars.account`. Of a user, the refresh token: secret."""
+        given = self._credentials
+        return str(self._config.subject or getattr(given, "service_account_email", None) or given.refresh_token)
+
+    @property
     def circuit(self) -> State:
         """Where the circuit breaker stands: `closed`, `half_open`, `open`."""
         return self._calls.circuit
@@ -251,7 +257,11 @@ class GoogleCalendar:
 
     @cached_property
     def _wire(self) -> GoogleWire:
-        return GoogleWire(_credentials(self._config), self._config.timeout)
+        return GoogleWire(self._credentials, self._config.timeout)
+
+    @cached_property
+    def _credentials(self) -> Credentials:
+        return _credentials(self._config)
 
     def _get(self, calendar_id: str, event_id: str) -> Mapping[str, Any]:
         told: Mapping[str, Any] = self._call(

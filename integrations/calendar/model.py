@@ -208,6 +208,11 @@ class Calendars(Protocol):
 
     service: str
 
+    @property
+    def account(self) -> str:
+        """Whose calendars these are; private, perhaps secret: to be kept as a digest only."""
+        ...
+
     def calendars(self) -> Iterator[Calendar]:
         """Every calendar that the credentials open."""
         ...

@@ -116,6 +116,11 @@ class Outlook:
         """The HTTP client, with Graph's version 1.0 as its base: for what is not wrapped here."""
 
     @property
+    def account(self) -> str:
+        """See `Calendars.account`."""
+        return f"{self._config.tenant_id}/{self._config.user}"
+
+    @property
     def circuit(self) -> State:
         """Where the circuit breaker stands: `closed`, `half_open`, `open`."""
         return self.http.circuit

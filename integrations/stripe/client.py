@@ -84,6 +84,11 @@ class Client:
         )
 
     @property
+    def account(self) -> str:
+        """Whose events these are, by the key that opens them: secret."""
+        return self._config.api_key.get_secret_value()
+
+    @property
     def circuit(self) -> State:
         """Where the circuit breaker stands: `closed`, `half_open`, `open`."""
         return self._calls.circuit

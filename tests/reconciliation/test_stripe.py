@@ -18,7 +18,7 @@ from events.log import EventLog, open_log
 from integrations.stripe import Stripe, StripeConfig
 from projections.stripe import Subscription
 from reconciliation.reading import remember
-from reconciliation.stripe import STATE, reconcile_stripe
+from reconciliation.stripe import reconcile_stripe, state_name
 from sandbox.serve import Running
 from sandbox.webhooks import Endpoint
 from tests.gateway.conftest import serving
@@ -113,6 +113,16 @@ def test_an_account_in_which_nothing_happens_loses_nothing(read: Read, caplog: p
     assert "are lost" not in caplog.text
 
 
+def test_another_account_is_read_from_its_own_beginning(
+    served: Running, stripe: Stripe, read: Read, log: EventLog, warehouse: Warehouse
+) -> None:
+    sign_up(stripe, "Ada")
+    read(hours=9)
+    other = Stripe(StripeConfig(api_key=SecretStr("sk_test_other"), api_base=served.stripe_base))
+    assert reconcile_stripe(other, log, warehouse, run_id="run").read == 1
+    assert read(hours=9) == (0, 0)
+
+
 def test_events_are_published_oldest_first_page_after_page(stripe: Stripe, read: Read, log: EventLog) -> None:
     names = [f"Customer {number}" for number in range(120)]
     for name in names:
@@ -138,10 +148,10 @@ def test_since_leaves_no_gap_behind_a_first_reading(stripe: Stripe, read: Read) 
 
 
 def test_a_gap_beyond_what_stripe_keeps_is_told(
-    read: Read, log: EventLog, warehouse: Warehouse, caplog: pytest.LogCaptureFixture
+    stripe: Stripe, read: Read, log: EventLog, warehouse: Warehouse, caplog: pytest.LogCaptureFixture
 ) -> None:
     long_ago = datetime.now(UTC) - timedelta(days=40)
-    remember(log, warehouse, STATE, "run", {"until": int(long_ago.timestamp())})
+    remember(log, warehouse, state_name(stripe), "run", {"until": int(long_ago.timestamp())})
     with caplog.at_level(logging.WARNING):
         read()
     assert "are lost: 30 days are kept" in caplog.text

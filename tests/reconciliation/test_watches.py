@@ -15,6 +15,7 @@ from etl.destinations.warehouse import Warehouse
 from events.cause import new_event
 from events.log import EventLog
 from integrations.calendar import PRIMARY, CalendarIntegrationError, Calendars, Watch
+from reconciliation.reading import digest
 from reconciliation.watches import keep_watches
 from sandbox import google
 from sandbox.serve import Running
@@ -101,7 +102,7 @@ def test_another_secret_gets_a_watch_of_its_own_once_and_the_old_one_ends(
             rotated, [PRIMARY], url, log, warehouse, run_id="run", now=datetime.now(UTC) + timedelta(days=3.1)
         )
         assert rotated.knows(renewed)
-    kept = str(warehouse.state(f"watches/{kind}"))
+    kept = str(warehouse.state(f"watches/{kind}/{digest(calendars.account)}"))
     assert NEXT_SECRET not in kept
 
 
@@ -139,10 +140,12 @@ def test_each_of_googles_calendars_has_a_watch_and_undeclared_ones_none(served: 
 
 
 @pytest.mark.parametrize("calendars", ["google"], indirect=True)
-def test_a_calendar_that_is_gone_does_not_let_the_watches_of_others_run_out(keep: Keep, warehouse: Warehouse) -> None:
+def test_a_calendar_that_is_gone_does_not_let_the_watches_of_others_run_out(
+    calendars: Calendars, keep: Keep, warehouse: Warehouse
+) -> None:
     with pytest.raises(CalendarIntegrationError, match=r"(?i)not found"):
         keep(ids=("gone@example.com", PRIMARY))
-    (kept,) = warehouse.state("watches/google")["watches"]  # type: ignore[index]
+    (kept,) = warehouse.state(f"watches/google/{digest(calendars.account)}")["watches"]  # type: ignore[index]
     assert kept["calendar_id"] == PRIMARY
     with pytest.raises(PivotalError, match=r"\(and 1 more failed\)"):
         keep(ids=("gone@example.com", "away@example.com", PRIMARY))
