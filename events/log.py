@@ -163,6 +163,20 @@ class EventLog(Protocol):
         ...
 
 
+def mark(log: EventLog, sequence: int) -> str | None:
+    """Tells an event from what has its sequence in a log that was set back, or started anew: when the log took it.
+
+    Args:
+        log: The log.
+        sequence: The event's.
+
+    Returns:
+        None if there is none, or none any more.
+    """
+    there = log.read(sequence - 1, 1, until=sequence)
+    return there[0].recorded_at.isoformat() if there else None
+
+
 def dead_letters(log: EventLog, subscription: str | None = None) -> Iterator[DeadLetter]:
     """All of the dead letters, oldest first, few of them in memory at once.
 

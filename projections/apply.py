@@ -27,7 +27,7 @@ from etl.destinations.warehouse import Target, Transaction, Warehouse
 from etl.stream import Loaded, State
 from events.envelope import Event
 from events.failure import alert, last_line, told
-from events.log import EventLog, Recorded, dead_letters
+from events.log import EventLog, Recorded, dead_letters, mark
 from projections import PATTERNS, TABLES, project
 from projections.announce import announce
 from projections.tables import ProjectionError, Row, columns
@@ -115,7 +115,9 @@ class Applied:
 
 
 def position(log: EventLog, warehouse: Warehouse) -> int:
-    """The sequence up to which the tables hold every event; 0 before the first, and for a log that started anew.
+    """The sequence up to which the tables hold every event.
+
+    It is 0 before the first, and for a log that started anew or was set back, also if that has more events by now.
 
     Raises:
         EventLogError: The log cannot be read.
@@ -206,8 +208,11 @@ def _replay(log: EventLog, warehouse: Warehouse, recorded: Sequence[Recorded], r
 
 
 def _position(log: EventLog, state: State | None) -> int:
-    held = int(str((state or {}).get("position", 0)))
-    return held if held <= log.head() else 0
+    held, then = int(str((state or {}).get("position", 0))), (state or {}).get("mark")
+    if held > log.head():
+        return 0
+    now = mark(log, held)
+    return 0 if then and now and now != then else held  # a state of old has no mark, an event that was pruned neither
 
 
 def _apply(
@@ -219,7 +224,7 @@ def _apply(
     if projected.announced:
         log.publish(projected.announced)
     tables = _merge(transaction, projected.rows)
-    transaction.save_state(SUBSCRIPTION, run_id, {"position": reached})
+    transaction.save_state(SUBSCRIPTION, run_id, {"position": reached, "mark": mark(log, reached)})
     transaction.commit()
     dead = [Dead(one.sequence, one.event.type, last_line(error)) for one, error in projected.dead]
     return Applied(reached, len(recorded), tables, dead)

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,6 +21,7 @@ from errors import DestinationError
 from etl.destinations.warehouse import Warehouse, open_warehouse
 from events.envelope import Event
 from events.log import EventLog, open_log
+from events.sqlite import SqliteEventLog
 from projections import TABLES, apply, project, stripe
 from projections.apply import SUBSCRIPTION, Applied, apply_range, portions, position, replay
 from tests.projections.samples import (
@@ -329,6 +332,23 @@ def test_a_replay_of_what_is_still_poisoned_leaves_it_dead(log: EventLog, wareho
     assert [dead.sequence for dead in replayed.dead] == [2]
     assert len(log.dead(SUBSCRIPTION)) == 3
     assert position(log, warehouse) == 3
+
+
+def test_a_log_that_was_set_back_is_applied_anew_even_if_it_has_more_events_by_now(
+    warehouse: Warehouse, rows: Rows, tmp_path: Path
+) -> None:
+    with closing(SqliteEventLog(tmp_path / "first.db")) as log:
+        land(log, updated("active"))
+    shutil.copy(tmp_path / "first.db", tmp_path / "backup.db")
+    with closing(SqliteEventLog(tmp_path / "first.db")) as log:
+        land(log, sendgrid_event("open", "e1"), sendgrid_event("open", "e2"))
+        catch_up(log, warehouse)
+    with closing(SqliteEventLog(tmp_path / "backup.db")) as log:
+        land(log, *(updated("active", f"evt_{n}", id=f"sub_{n}") for n in range(2, 6)))
+        assert (position(log, warehouse), catch_up(log, warehouse).events) == (0, 5)
+        assert (position(log, warehouse), catch_up(log, warehouse).events) == (5, 0)
+
+    assert len(rows("subscriptions")) == 5
 
 
 def test_a_warehouse_that_refuses_keeps_what_was_committed_before(log: EventLog, tmp_path: Path) -> None:
