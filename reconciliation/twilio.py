@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from itertools import islice, takewhile
+from itertools import dropwhile, islice, takewhile
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 OVERLAP = timedelta(days=1)
 """What is read again each time: a message may be under way for ten hours before it comes to its end."""
 
+SETTLED = timedelta(minutes=5)
+"""How old a message is that is read: the webhook, which tells more of it (media, STOP), has come by then."""
+
 FIRST = timedelta(days=30)
 """How far the first reading goes back."""
 
@@ -43,6 +46,7 @@ def reconcile_twilio(
     run_id: str,
     since: datetime | None = None,
     keep: timedelta | None = None,
+    now: datetime | None = None,
 ) -> Reconciled:
     """Publishes what has become of the messages that Twilio took since a day before the last reading.
 
@@ -54,6 +58,7 @@ def reconcile_twilio(
         since: Read from this time on; from where it would begin anyway if that is longer ago.
         keep: How long the log keeps events: what was deleted there would be new again, so it is not read. None: for
             ever.
+        now: The time; only a test says another one.
 
     Raises:
         TwilioIntegrationError: Twilio refused, or cannot be reached; the next call reads the same again.
@@ -62,12 +67,13 @@ def reconcile_twilio(
         PivotalError: Another reading goes on.
     """
     with only_run_of("reconcile-twilio"):
-        began, name = datetime.now(UTC), f"reconciliation/twilio/{twilio.config.account_sid}"
+        began, name = now or datetime.now(UTC), f"reconciliation/twilio/{twilio.config.account_sid}"
         last = remembered(log, warehouse, name).get("until")
         until = None if last is None else datetime.fromisoformat(str(last))
         start = begin(until, since, FIRST, OVERLAP, began - keep if keep else _ALWAYS)
         messages = takewhile(lambda message: message.created_at >= start, twilio.messages.list())
-        found = publish(log, _told(messages, warehouse), "twilio")
+        settled = dropwhile(lambda message: message.created_at > began - SETTLED, messages)
+        found = publish(log, _told(settled, warehouse), "twilio")
         remember(log, warehouse, name, run_id, {"until": began.isoformat()})
         return found
 

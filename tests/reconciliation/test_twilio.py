@@ -23,7 +23,7 @@ from tests.gateway.conftest import serving
 from tests.reconciliation.conftest import Rows
 
 ADA = "+14155550100"
-Read = Callable[[], tuple[int, int]]
+Read = Callable[..., tuple[int, int]]
 
 
 @pytest.fixture
@@ -34,8 +34,9 @@ def twilio(served: Running, log: EventLog) -> Iterator[Twilio]:
 
 @pytest.fixture
 def read(twilio: Twilio, log: EventLog, warehouse: Warehouse) -> Read:
-    def reading() -> tuple[int, int]:
-        found = reconcile_twilio(twilio, log, warehouse, run_id="run")
+    def reading(minutes: float = 6) -> tuple[int, int]:
+        now = datetime.now(UTC) + timedelta(minutes=minutes)
+        found = reconcile_twilio(twilio, log, warehouse, run_id="run", now=now)
         return found.read, found.new
 
     return reading
@@ -60,7 +61,8 @@ def test_since_leaves_no_gap_behind_a_first_reading(
 ) -> None:
     receive(served, "Thanks")
     later = datetime.now(UTC) + timedelta(hours=9)
-    assert reconcile_twilio(twilio, log, warehouse, run_id="run", since=later).new == 1
+    now = datetime.now(UTC) + timedelta(minutes=6)
+    assert reconcile_twilio(twilio, log, warehouse, run_id="run", since=later, now=now).new == 1
 
 
 def test_who_answered_stop_while_nobody_listened_gets_no_more(served: Running, read: Read, rows: Rows) -> None:
@@ -69,8 +71,14 @@ def test_who_answered_stop_while_nobody_listened_gets_no_more(served: Running, r
     assert [(row["number"], row["active"]) for row in rows("sms_suppressions")] == [(ADA, 1)]
     httpx.post(f"{served.url}/_sandbox/clock", json={"seconds": 60}).raise_for_status()
     receive(served, "START")
-    assert read() == (2, 1)
+    assert read(minutes=7) == (2, 1)
     assert [(row["number"], row["active"]) for row in rows("sms_suppressions")] == [(ADA, 0)]
+
+
+def test_the_webhook_which_tells_more_of_a_message_is_not_overtaken(served: Running, read: Read) -> None:
+    receive(served, "STOP")
+    assert read(minutes=4) == (0, 0)
+    assert read(minutes=6) == (1, 1)
 
 
 def test_what_the_webhook_brought_is_a_duplicate(served: Running, log: EventLog, read: Read) -> None:
