@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing
 from dataclasses import asdict
 from textwrap import indent
 from typing import TYPE_CHECKING, Any, TextIO
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 
 from cli import retention, subscriptions
+from cli.log import event_log
 from cli.output import json_option, say, say_json, table
 from cli.work import work
 from errors import PivotalError
@@ -51,7 +51,7 @@ events.add_command(subscriptions.unsubscribe)
 @json_option
 def list_(types: tuple[str, ...], limit: int, as_json: bool) -> None:
     """Show the newest events, oldest of them first."""
-    with closing(_log()) as log:
+    with event_log() as log:
         found = _newest(log, types, limit)
     if as_json:
         say(_json([_as_dict(recorded) for recorded in found]))
@@ -69,7 +69,7 @@ def show(key: str, as_json: bool) -> None:
 
     KEY is its sequence in the log, its id, or its producer's id (`evt_...`).
     """
-    with closing(_log()) as log:
+    with event_log() as log:
         found = _find(log, key)
     if not found:
         raise click.UsageError(f"no event {key!r} in the log; see `pivotal events list`")
@@ -85,7 +85,7 @@ def show(key: str, as_json: bool) -> None:
 @json_option
 def tail(types: tuple[str, ...], as_json: bool) -> None:
     """Show events as they come, until Ctrl-C; with --json, one a line."""
-    with closing(_log()) as log:
+    with event_log() as log:
         coming = _follow(log, types, after=log.head())
         say("Waiting for events; Ctrl-C ends it.", error=True)
         for recorded in coming:
@@ -104,7 +104,7 @@ def publish(file: TextIO, as_json: bool) -> None:
     from events.envelope import from_cloudevent
 
     made = [from_cloudevent(told) for told in _cloudevents(file)]
-    with closing(_log()) as log:
+    with event_log() as log:
         new = sum(log.publish(made))
     if as_json:
         say_json({"events": len(made), "new": new})
@@ -119,7 +119,7 @@ def dead(subscription: str | None, as_json: bool) -> None:
     """Show dead letters: events that could not be handled, and why."""
     from events.log import dead_letters
 
-    with closing(_log()) as log:
+    with event_log() as log:
         letters = dead_letters(log, subscription)
         if as_json:
             _say_each(map(_letter_as_dict, letters))
@@ -142,11 +142,11 @@ def replay(sequences: tuple[int, ...], subscription: str | None, as_json: bool) 
     Those of a durable subscription leave the list at once and wait for its worker, before what waits of the same
     aggregates.
     """
-    from events.subscriptions import TABLES
+    from events.log import PROJECTIONS
 
-    if subscription is None or subscription == TABLES:
+    if subscription is None or subscription == PROJECTIONS:
         return _replay_tables(sequences, as_json)
-    with closing(_log()) as log:
+    with event_log() as log:
         replayed = subscriptions.replay(log, subscription, sequences)
     if as_json:
         say_json({"subscription": subscription, "replayed": replayed})
@@ -158,12 +158,12 @@ def replay(sequences: tuple[int, ...], subscription: str | None, as_json: bool) 
 def _replay_tables(sequences: tuple[int, ...], as_json: bool) -> int:
     from etl.destinations.warehouse import open_warehouse
     from events.envelope import new_id
-    from events.log import dead_letters
+    from events.log import PROJECTIONS, dead_letters
     from projections import apply
     from settings import get_settings
 
-    with closing(_log()) as log:
-        waiting = (letter.recorded.sequence for letter in dead_letters(log, apply.SUBSCRIPTION))
+    with event_log() as log:
+        waiting = (letter.recorded.sequence for letter in dead_letters(log, PROJECTIONS))
         if unknown := set(sequences).difference(waiting):
             raise click.UsageError(f"not a dead letter of the tables: {', '.join(map(str, sorted(unknown)))}")
         warehouse = open_warehouse(get_settings().warehouse_url)
@@ -175,13 +175,6 @@ def _replay_tables(sequences: tuple[int, ...], as_json: bool) -> int:
         for one in applied.dead:
             say(f"  {one.sequence}  {one.type}: {one.error}")
     return int(bool(applied.dead))
-
-
-def _log() -> EventLog:
-    from events.log import open_log
-    from settings import get_settings
-
-    return open_log(get_settings().events_url)
 
 
 def _newest(log: EventLog, types: Sequence[str], limit: int) -> list[Recorded]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import click
 
+from cli.log import event_log
 from cli.output import json_option, say, say_json, table
 
 if TYPE_CHECKING:
@@ -42,13 +42,11 @@ def prune(older_than: timedelta, dry_run: bool, as_json: bool) -> None:
     event. An event that is gone is new if it comes again: keep events for longer than any sender repeats itself.
     """
     from etl.destinations.warehouse import open_warehouse
-    from events.log import open_log
     from projections import retention
     from settings import get_settings
 
-    settings = get_settings()
-    with closing(open_log(settings.events_url)) as log:
-        pruned = retention.prune(log, open_warehouse(settings.warehouse_url), older_than, dry_run=dry_run)
+    with event_log() as log:
+        pruned = retention.prune(log, open_warehouse(get_settings().warehouse_url), older_than, dry_run=dry_run)
     if as_json:
         say_json({**asdict(pruned), "dry_run": dry_run})
     else:
@@ -64,15 +62,13 @@ def stats(as_json: bool) -> None:
     `projections` are the tables of landed events. The lag counts sequences in the log.
     """
     from etl.destinations.warehouse import open_warehouse
-    from events.log import open_log
     from projections.retention import readers
     from settings import get_settings
 
-    settings = get_settings()
-    with closing(open_log(settings.events_url)) as log:
+    with event_log() as log:
         counts, head = dict(log.counts()), log.head()
         buried = dict(log.dead_counts())
-        reading = readers(log, open_warehouse(settings.warehouse_url))
+        reading = readers(log, open_warehouse(get_settings().warehouse_url))
     if as_json:
         told = {"events": sum(counts.values()), "head": head, "types": counts, "dead": buried}
         say_json({**told, "readers": [asdict(one) for one in reading]})

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import importlib
 import sys
-from contextlib import closing
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
 
+from cli.log import event_log
 from cli.output import ask, json_option, say, say_json, table
 from errors import PivotalError
 
@@ -33,10 +33,8 @@ def subscriptions(as_json: bool) -> None:
     hand, or held back by such are waiting.
     """
     from events.deliveries import deliveries_of
-    from events.log import open_log
-    from settings import get_settings
 
-    with closing(open_log(get_settings().events_url)) as log:
+    with event_log() as log:
         found = deliveries_of(log).statuses()
     if as_json:
         say_json([asdict(one) for one in found])
@@ -55,10 +53,8 @@ def unsubscribe(name: str, yes: bool) -> None:
     Events that it has not read are then pruned like others. Worked again, it starts where it is declared to.
     """
     from events.deliveries import deliveries_of
-    from events.log import open_log
-    from settings import get_settings
 
-    with closing(open_log(get_settings().events_url)) as log:
+    with event_log() as log:
         deliveries = deliveries_of(log)
         check_known(deliveries, name)
         if not yes:

@@ -10,7 +10,7 @@ from pydantic import SecretStr
 
 from events.cause import Cause, caused_by
 from events.envelope import Event
-from events.log import Recorded
+from events.log import PROJECTIONS, Recorded
 from events.typed import EventData
 from settings import get_settings
 
@@ -36,7 +36,7 @@ class DeadLettered(
     EventData,
     type="pivotal.event.dead_lettered",
     version=2,
-    upcasts={1: lambda data: {"subscription": "projections", **data}},
+    upcasts={1: lambda data: {"subscription": PROJECTIONS, **data}},
 ):
     """An event that a subscription has given up.
 

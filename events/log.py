@@ -13,6 +13,9 @@ from errors import EventLogError
 from events.envelope import Event
 from settings import get_settings
 
+PROJECTIONS = "projections"
+"""The subscription that stands for the tables of landed events: theirs are its dead letters, and its position."""
+
 LETTERS = 50
 """Dead letters that are read at once, if all are wanted."""
 

@@ -20,13 +20,10 @@ from typing import Literal
 from errors import PivotalError
 from events.bus import Handler
 from events.deliveries import deliveries_of
-from events.log import EventLog
+from events.log import PROJECTIONS, EventLog
 
 LEASE = 15.0
 """Seconds after which another process takes over from one that gave no sign of life."""
-
-TABLES = "projections"
-"""What the tables of landed events keep their dead letters under."""
 
 Start = Literal["earliest", "latest"] | datetime
 
@@ -90,7 +87,7 @@ class DurableSubscription:
     def _check_name(self) -> None:
         if not re.fullmatch(_NAME, self.name):
             raise self._wrong("the name may have lower-case letters, digits, '_', '.' and '-', 100 at most")
-        if self.name == TABLES:
+        if self.name == PROJECTIONS:
             raise self._wrong("the tables of landed events keep their dead letters under this name; choose another")
 
     def _check_types(self) -> None:

@@ -27,12 +27,12 @@ from etl.destinations.warehouse import Target, Transaction, Warehouse
 from etl.stream import Loaded, State
 from events.envelope import Event
 from events.failure import alert, last_line, told
-from events.log import EventLog, Recorded, dead_letters, mark
+from events.log import PROJECTIONS, EventLog, Recorded, dead_letters, mark
 from projections import PATTERNS, TABLES, project
 from projections.announce import announce
 from projections.tables import ProjectionError, Row, columns
 
-SUBSCRIPTION = "projections"
+SUBSCRIPTION = PROJECTIONS
 """The name of the dead-letter list, and of the state in the warehouse."""
 
 PORTION, LARGEST = 1000, 32 << 20
