@@ -103,8 +103,9 @@ class GoogleCalendar:
     @property
     def account(self) -> str:
         """See `Calendars.account`. Of a user, the refresh token: secret."""
-        given = self._credentials
-        return str(self._config.subject or getattr(given, "service_account_email", None) or given.refresh_token)
+        names = ("service_account_email", "refresh_token")
+        known = (self._config.subject, *(getattr(self._credentials, name, None) for name in names))
+        return str(next(filter(None, known)))
 
     @property
     def circuit(self) -> State:

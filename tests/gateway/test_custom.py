@@ -134,7 +134,7 @@ def test_a_recorded_request_with_other_headers_is_no_other_event(declaring: Call
     gateway = declaring()
 
     for changed in ({}, {"X-GitHub-Delivery": "d-2"}, {"X-GitHub-Event": "release"}):
-        assert post(gateway, "github", hub(**changed)) == 200
+        assert post(gateway, "github", hub() | changed) == 200
 
     assert [event.type for event in stored(gateway)] == ["custom.github.push"]
 
