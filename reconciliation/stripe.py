@@ -20,11 +20,15 @@ from reconciliation.reading import Reconciled, begin, digest, publish, remember,
 
 if TYPE_CHECKING:
     import stripe as sdk
+    from stripe.params import EventListParamsCreated
 
     from integrations.stripe import Stripe
 
 OVERLAP = timedelta(hours=1)
 """What is read again each time: Stripe may list an event later than others that were made after it."""
+
+WINDOW = 86_400
+"""Seconds after which it is kept how far a reading has come: one that is killed goes on from there."""
 
 KEPT = timedelta(days=30)
 """How long Stripe keeps events."""
@@ -47,14 +51,14 @@ def reconcile_stripe(
     Args:
         stripe: Asks Stripe.
         log: Where the events go.
-        warehouse: Where it is kept when the last reading began.
+        warehouse: Where it is kept how far the last reading came: to when it began.
         run_id: Who reads.
         since: Read from this time on; from where it would begin anyway if that is longer ago.
         keep: How long the log keeps events: what was deleted there would be new again, so it is not read.
         now: The time; only a test says another one.
 
     Raises:
-        StripeIntegrationError: Stripe refused, or cannot be reached; the next call reads the same again.
+        StripeIntegrationError: Stripe refused, or cannot be reached; the next call goes on from that day.
         EventLogError: The log cannot be written.
         DestinationError: The warehouse cannot be read or written.
         PivotalError: Another reading goes on.
@@ -69,10 +73,20 @@ def reconcile_stripe(
                 "stripe: events of %s to %s are lost: %d days are kept", until, oldest, (began - oldest).days
             )
         start = begin(until, since, KEPT, OVERLAP, oldest)
-        events = stripe.events.list({"created": {"gte": int(start.timestamp())}})
-        found = publish(log, _oldest_first(map(_body, events)), "stripe")
-        remember(log, warehouse, name, run_id, {"until": int(began.timestamp())})
+        found = Reconciled("stripe")
+        for first, end in _windows(int(start.timestamp()), int(began.timestamp())):
+            listed = stripe.events.list({"created": first})
+            found += publish(log, _oldest_first(map(_body, listed)), "stripe")
+            remember(log, warehouse, name, run_id, {"until": end})
         return found
+
+
+def _windows(start: int, began: int) -> Iterator[tuple[EventListParamsCreated, int]]:
+    """A day each, and its end; the last one has none: what happens meanwhile is read, too."""
+    while start + WINDOW < began:
+        yield {"gte": start, "lt": start + WINDOW}, start + WINDOW
+        start += WINDOW
+    yield {"gte": start}, began
 
 
 def state_name(stripe: Stripe) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,9 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
+from errors import EventLogError
 from etl.destinations.warehouse import Warehouse, open_warehouse
+from events.envelope import Event
 from events.log import EventLog, open_log
 from integrations.stripe import Stripe, StripeConfig
 from projections.stripe import Subscription
@@ -121,6 +123,26 @@ def test_another_account_is_read_from_its_own_beginning(
     other = Stripe(StripeConfig(api_key=SecretStr("sk_test_other"), api_base=served.stripe_base))
     assert reconcile_stripe(other, log, warehouse, run_id="run").read == 1
     assert read(hours=9) == (0, 0)
+
+
+def test_a_long_reading_that_breaks_off_goes_on_from_the_day_that_it_came_to(
+    served: Running, stripe: Stripe, read: Read, log: EventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sign_up(stripe, "Ada")
+    httpx.post(f"{served.url}/_sandbox/clock", json={"seconds": 86_400 * 2}).raise_for_status()
+    sign_up(stripe, "Bob")
+    publish, asked = type(log).publish, []
+
+    def refusing(self: EventLog, events: Sequence[Event]) -> list[bool]:
+        asked.append(events)
+        if len(asked) == 2:
+            raise EventLogError("the disk is full", retryable=True)
+        return publish(self, events)
+
+    monkeypatch.setattr(type(log), "publish", refusing)
+    with pytest.raises(EventLogError):
+        read(hours=84)
+    assert read(hours=84) == (1, 1)
 
 
 def test_events_are_published_oldest_first_page_after_page(stripe: Stripe, read: Read, log: EventLog) -> None:
