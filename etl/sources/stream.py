@@ -206,7 +206,8 @@ class _Reading:
         for topic in self._topics:
             before = {} if _is_another(self._state, topic) else _offsets(self._state, topic.name)
             offsets = {str(number): self._positions[_partition(topic.name, number)] for number in topic.partitions}
-            topics[topic.name] = {"id": topic.id, "offsets": {**before, **offsets}}
+            id_ = topic.id or _id_before(self._state, topic.name)
+            topics[topic.name] = {"id": id_, "offsets": {**before, **offsets}}
         return {"topics": topics}
 
     def acknowledge(self) -> None:
@@ -481,9 +482,15 @@ def _partitions(topics: Sequence[Topic]) -> list[_Partition]:
 
 
 def _is_another(state: State, topic: Topic) -> bool:
-    """Whether the topic that was read before had the same name only."""
+    """Whether the topic that was read before had the same name only; not every answer of every broker has an id."""
+    before = _id_before(state, topic.name)
+    return bool(before and topic.id and before != topic.id)
+
+
+def _id_before(state: State, topic: str) -> str:
     topics: Any = state.get("topics", {})
-    return bool(topics.get(topic.name, {}).get("id", topic.id) != topic.id)
+    found: str = topics.get(topic, {}).get("id", "")
+    return "" if found == "None" else found  # as it was written once
 
 
 def _offsets(state: State, topic: str) -> Mapping[str, int]:

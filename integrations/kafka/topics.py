@@ -21,7 +21,7 @@ class Topic:
 
     Args:
         name: Its name.
-        id: What tells it from one of the same name that was deleted.
+        id: What tells it from one of the same name that was deleted; "" if the brokers do not say (before 2.8).
         partitions: The numbers of its partitions.
     """
 
@@ -60,7 +60,8 @@ class Cluster:
             there: Collection[str] = self._consumer.topics()
         found = {topic for each in wanted for topic in self._matching(each, there)}
         cluster = self._consumer._cluster  # noqa: SLF001  (the only place where kafka-python has a topic's id)
-        return [Topic(name, str(cluster.topic_id(name)), sorted(self._partitions(name))) for name in sorted(found)]
+        ids = {name: str(cluster.topic_id(name) or "") for name in found}
+        return [Topic(name, ids[name], sorted(self._partitions(name))) for name in sorted(found)]
 
     def bounds(self, partitions: Collection[Any]) -> Mapping[Any, Bounds]:
         """Which offsets partitions have now."""

@@ -336,6 +336,22 @@ def test_a_topic_that_was_made_again_is_another_one(topics: Topics) -> None:
     assert read(declared(topics, topic, on_gap="continue"), state).column("id") == [2]
 
 
+@pytest.mark.parametrize("now", [None, "the same"])
+@pytest.mark.parametrize("before", ["None", "", "the same"])
+def test_a_topic_whose_id_is_not_always_told_is_the_same_one(
+    topics: Topics, monkeypatch: pytest.MonkeyPatch, before: str, now: str | None
+) -> None:
+    topic = topics.make()
+    topics.send(topic, [{"id": 1}])
+    known = {"topics": {topic: {"id": before, "offsets": {"0": 1}}}}
+    monkeypatch.setattr("kafka.cluster.ClusterMetadata.topic_id", lambda *_: now)
+
+    found = read(declared(topics, topic), known)
+
+    known_now = now or before.replace("None", "")
+    assert (found.rows, found.state) == ([], {"topics": {topic: {"id": known_now, "offsets": {"0": 1}}}})
+
+
 def test_a_topic_that_was_made_again_or_cut_off_is_news(topics: Topics) -> None:
     topic = topics.make()
     topics.send(topic, [{"id": 1}])
