@@ -40,7 +40,7 @@ _SLICE = 1000
 
 
 class EndpointDestination(Beside):
-    """`Destination`: an API's endpoint.
+    """`Destination` and `Expecting`: an API's endpoint.
 
     Args:
         pipeline: The pipeline's name.
@@ -61,7 +61,7 @@ class EndpointDestination(Beside):
         Raises:
             PivotalError: A `${NAME}` has no value.
         """
-        run = Run(self._pipeline, run_id, replayed, expired)
+        run = self._run(run_id, replayed, expired)
         return EndpointLoad(self._warehouse.transaction(), self._declared, run)
 
 

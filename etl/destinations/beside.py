@@ -8,12 +8,16 @@ from datetime import datetime
 from types import TracebackType
 from typing import Self
 
+from errors import DestinationError
 from etl.destinations.warehouse import Transaction, Warehouse
 from etl.stream import BadRow, Quarantined, State
 
+UNSEEN = object()
+"""The state that a source starts from, where nobody has asked for one."""
+
 
 class Beside:
-    """What `Destination` says of state and quarantine.
+    """What `Destination` and `Expecting` say of state and quarantine.
 
     Args:
         pipeline: The pipeline's name.
@@ -22,10 +26,16 @@ class Beside:
 
     def __init__(self, pipeline: str, warehouse: Warehouse) -> None:
         self._pipeline, self._warehouse = pipeline, warehouse
+        self._seen: object = UNSEEN
 
     def state(self) -> State | None:
         """See `Destination.state`."""
-        return self._warehouse.state(self._pipeline)
+        self._seen = state = self._warehouse.state(self._pipeline)
+        return state
+
+    def expect(self, state: State | None) -> None:
+        """See `Expecting.expect`."""
+        self._seen = state
 
     def columns(self) -> Container[str] | None:
         """See `Destination.columns`: rows may have any, unless there is a table."""
@@ -42,15 +52,21 @@ class Beside:
             transaction.commit()
         return dropped
 
+    def _run(self, run_id: str, replayed: Sequence[str], expired: datetime | None) -> Run:
+        """What the load belongs to that begins now."""
+        seen, self._seen = self._seen, UNSEEN
+        return Run(self._pipeline, run_id, replayed, expired, seen)
+
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What a load belongs to; for `replayed` and `expired` see `Destination.begin`."""
+    """What a load belongs to, and from where its source starts; for the rest see `Destination.begin`."""
 
     pipeline: str
     id: str
     replayed: Sequence[str]
     expired: datetime | None
+    seen: object = UNSEEN
 
 
 class BesideLoad:
@@ -68,9 +84,13 @@ class BesideLoad:
 
         First the state, then the quarantine: everyone takes their locks in this order. Replayed rows leave before those
         of them come back that broke a rule again; what this run found has not expired.
+
+        Raises:
+            DestinationError: Another run has committed meanwhile.
         """
         run = self._run
         if state is not None:
+            self._check_unchanged()
             self._transaction.save_state(run.pipeline, run.id, state)
         if run.replayed:
             self._transaction.drop_quarantined(run.pipeline, run.replayed)
@@ -86,3 +106,18 @@ class BesideLoad:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._transaction.__exit__(kind, error, trace)
+
+    def _check_unchanged(self) -> None:
+        """Lets a load go on whose source starts where the last one ended; a run elsewhere may have moved that."""
+        run = self._run
+        if run.seen is not UNSEEN and self._transaction.state(run.pipeline) != run.seen:
+            raise another_has_committed(run.pipeline)
+
+
+def another_has_committed(pipeline: str) -> DestinationError:
+    """Says that the state is not the one any more that a run's source started from."""
+    return DestinationError(
+        f"pipeline {pipeline}: another run has committed since this one read where to start",
+        hint="run again",
+        retryable=True,
+    )

@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 class TableDestination(Beside):
-    """`ParentDestination`: one table, and its child tables.
+    """`ParentDestination` and `Expecting`: one table, and its child tables.
 
     Args:
         pipeline: The pipeline's name.
@@ -71,7 +71,7 @@ class TableDestination(Beside):
 
     def begin(self, run_id: str, *, replayed: Sequence[str] = (), expired: datetime | None = None) -> TableLoad:
         """See `Destination.begin`."""
-        run = Run(self._pipeline, run_id, replayed, expired)
+        run = self._run(run_id, replayed, expired)
         return TableLoad(self._warehouse.transaction(), self._target, self._children, run)
 
     def _child_target(self, name: str, child: ChildTable) -> Target:

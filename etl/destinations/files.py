@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from errors import DestinationError
 from etl.destinations import quarantine
-from etl.destinations.beside import Run
+from etl.destinations.beside import UNSEEN, Run, another_has_committed
 from etl.destinations.folder import Folder
 from etl.destinations.formats import SUFFIXES, format_of
 from etl.destinations.layout import Inside, Layout, split_path
@@ -29,7 +29,6 @@ _OURS = "_pivotal/"
 _STATE = f"{_OURS}state.json"
 _SCHEMA = f"{_OURS}schema.arrow"
 _QUARANTINE = f"{_OURS}quarantine/"
-_UNSEEN = object()
 
 
 class FilesDestination:
@@ -55,7 +54,7 @@ class FilesDestination:
         place, self._pattern = split_path(self.label)
         self._inside = Inside(self._pattern, scope) if scope else None
         self._store = _store(place)
-        self._seen: object = _UNSEEN
+        self._seen: object = UNSEEN
 
     def state(self) -> State | None:
         """See `Destination.state`."""
@@ -74,7 +73,7 @@ class FilesDestination:
         run = Run(self._pipeline, run_id, replayed, expired)
         of_run = {"date": datetime.now(UTC).date().isoformat(), "run_id": run_id}
         layout = Layout(self.label, self._pattern, of_run)
-        seen, self._seen = self._seen, _UNSEEN
+        seen, self._seen = self._seen, UNSEEN
         return FilesLoad(self._store, self._declared, layout, run, seen, self._inside)
 
     def quarantined(self, limit: int | None = None) -> list[Quarantined]:
@@ -113,7 +112,7 @@ class FilesLoad:
         self._stack = ExitStack()
         with store.trouble(), self._stack:
             self._change = self._stack.enter_context(closing(store.change()))
-            if seen is not _UNSEEN:
+            if seen is not UNSEEN:
                 _check_unchanged(self._change.base, run.pipeline, seen)
             self._expired = _expired(self._change.base, run)
             schema = pa.schema([]) if self._replace and inside is None else _schema(self._change.base)
@@ -229,11 +228,7 @@ def _states(version: Version) -> dict[str, Any]:
 def _check_unchanged(version: Version, pipeline: str, seen: object) -> None:
     """Lets a load begin whose source starts where the last one ended; a run on another machine may have moved that."""
     if _states(version).get(pipeline) != seen:
-        raise DestinationError(
-            f"pipeline {pipeline}: another run has committed since this one read where to start",
-            hint="run again",
-            retryable=True,
-        )
+        raise another_has_committed(pipeline)
 
 
 def _save_state(change: Change, pipeline: str, run_id: str, state: State) -> None:

@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from errors import DestinationError, IntegrationError
 from etl.destinations import quarantine
-from etl.destinations.beside import Beside, BesideLoad, Run
+from etl.destinations.beside import UNSEEN, Beside, BesideLoad, Run, another_has_committed
 from etl.destinations.records import Recorder
 from etl.destinations.spool import Spool
 from etl.destinations.warehouse import Warehouse, open_warehouse
@@ -39,8 +39,6 @@ _SHORTEST, _LONGEST = 60.0, 900.0
 
 _SLOWEST = 1000
 """Rows a second that are sent at least."""
-
-_UNSEEN = object()
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,16 +117,11 @@ class TopicDestination(Beside):
         super().__init__(pipeline, warehouse)
         self._declared = declared
         self._place = _Place(pipeline, connection_of(declared), resolve(declared.topic), warehouse)
-        self._seen: object = _UNSEEN
         self.label = f"stream {self._place.topic}"
 
     def state(self) -> State | None:
         """See `Destination.state`."""
         return self._look().state
-
-    def expect(self, state: State | None) -> None:
-        """See `Expecting.expect`."""
-        self._seen = state
 
     def quarantined(self, limit: int | None = None) -> list[Quarantined]:
         """See `Destination.quarantined`."""
@@ -145,23 +138,22 @@ class TopicDestination(Beside):
             admin.check(self._place.topic)
             admin.make_compacted(self._place.state_topic)
             largest = admin.largest(self._place.topic)
-        seen, self._seen = self._seen, _UNSEEN
-        return TopicLoad(self._place, self._declared, Run(self._pipeline, run_id, replayed, expired), largest, seen)
+        return TopicLoad(self._place, self._declared, self._run(run_id, replayed, expired), largest)
 
     def _look(self) -> _Note:
         """What was committed last; the load that begins then must find the same."""
         with _in_words():
             note = self._place.note()
-        self._seen = note if self._seen is _UNSEEN else self._seen
+        self._seen = note if self._seen is UNSEEN else self._seen
         return note
 
 
 class TopicLoad(BesideLoad):
     """`Load`: rows wait on disk until all are there, so that the transaction, for which readers wait, is short."""
 
-    def __init__(self, place: _Place, declared: StreamDestination, run: Run, largest: int, seen: object) -> None:
+    def __init__(self, place: _Place, declared: StreamDestination, run: Run, largest: int) -> None:
         super().__init__(place.warehouse.transaction(), Run(run.pipeline, run.id, (), run.expired))
-        self._place, self._declared, self._seen = place, declared, seen
+        self._place, self._declared, self._seen = place, declared, run.seen
         self._replayed = set(run.replayed)
         self._recorder, self._largest = Recorder(declared, largest), largest
         self._stack = ExitStack()
@@ -244,12 +236,8 @@ class TopicLoad(BesideLoad):
     def _check_unchanged(self) -> None:
         """Lets a load go on whose source starts where the last one ended; a run elsewhere may have moved that."""
         found = self._before if isinstance(self._seen, _Note) else self._before.state
-        if self._seen is not _UNSEEN and found != self._seen:
-            raise DestinationError(
-                f"pipeline {self._run.pipeline}: another run has committed since this one read where to start",
-                hint="run again",
-                retryable=True,
-            )
+        if self._seen is not UNSEEN and found != self._seen:
+            raise another_has_committed(self._run.pipeline)
 
 
 def _ids(pending: State) -> list[str]:

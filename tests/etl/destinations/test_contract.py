@@ -110,6 +110,19 @@ def test_a_state_takes_the_place_of_the_one_before(backend: Backend) -> None:
     assert destination.state() == {"cursor": 2}
 
 
+def test_two_runs_that_begin_from_the_same_state_do_not_both_load(backend: Backend) -> None:
+    first, second = backend.destination(), backend.destination()
+    assert first.state() == second.state()
+    load(first, rows(id=[1]), run_id="run-1", state={"cursor": 1})
+
+    with pytest.raises(DestinationError, match="another run has committed since this one read where to start") as told:
+        load(second, rows(id=[1]), run_id="run-2", state={"cursor": 1})
+
+    assert told.value.retryable
+    assert backend.rows() == [{"id": 1}]
+    load(backend.destination(), rows(id=[2]), run_id="run-3", state={"cursor": 2})
+
+
 def test_pipelines_keep_their_state_and_quarantine_apart(backend: Backend) -> None:
     one, other = backend.destination(name="one"), backend.destination(name="other")
 
