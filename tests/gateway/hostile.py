@@ -59,6 +59,7 @@ SG_TIMESTAMP = "X-Twilio-Email-Event-Webhook-Timestamp"
 TW_SIGNATURE = "X-Twilio-Signature"
 TEXT = {"Content-Type": "text/plain"}
 NOW = int(time.time())
+ENDLESS, MINUS = b'{"a": 1e400}', b'{"a": [-%s.5]}' % (b"9" * 400)
 DEEP = b'{"id":"evt_1","type":"a","x":' + b"[" * 5000 + b"]" * 5000 + b"}"
 
 
@@ -316,6 +317,8 @@ CUSTOM = {
     "a wrong secret": Case(lambda: custom(X_Hub_Signature_256=hub(b"{}", "guessed")), 401, "no secret matched"),
     "a changed body": Case(lambda: custom(b"{ }", X_Hub_Signature_256=hub(b"{}")), 401, "no secret matched"),
     "no JSON": Case(lambda: custom(b"{", X_Hub_Signature_256=hub(b"{")), 400, "not JSON"),
+    "a number beyond all measure": Case(lambda: custom(ENDLESS, X_Hub_Signature_256=hub(ENDLESS)), 400, "all measure"),
+    "a negative one": Case(lambda: custom(MINUS, X_Hub_Signature_256=hub(MINUS)), 400, "all measure"),
     "no key": Case(lambda: custom(sender="tools"), 401, "no X-Api-Key header"),
     "a wrong key": Case(lambda: custom(sender="tools", X_Api_Key="guessed"), 401, "no secret matched"),
 }

@@ -154,6 +154,15 @@ def test_without_a_type_or_an_id_an_event_is_received_and_known_again_by_its_bod
     ]
 
 
+def test_large_numbers_and_ids_that_look_like_them_stay_as_they_are(declaring: Callable[[], Gateway]) -> None:
+    gateway = declaring()
+    told = {"a": 10**400, "b": 1.5e300, "c": "1e400", "d": "Infinity"}
+
+    assert post(gateway, "tools", {"X-Api-Key": PLAIN[0]}, body_of(told)) == 200
+
+    assert [event.data for event in stored(gateway)] == [told]
+
+
 def test_two_senders_may_use_the_same_ids(declaring: Callable[[], Gateway]) -> None:
     gateway = declaring()
     body = b'{"id": "1"}'
