@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
@@ -18,6 +19,9 @@ from integrations.http import HttpClient
 
 _ACCEPT = {"Accept": "application/vnd.schemaregistry.v1+json"}
 _NO_SCHEMA = 404
+_UNKNOWN_FOR, _MOST_UNKNOWN = 10.0, 1000
+"""Seconds for which a number that has no schema is not asked for again; and how many such numbers are known."""
+
 _SERIALIZED = "?format=serialized"
 """Asks for Protobuf's schemas compiled, so that nobody needs its compiler."""
 
@@ -26,7 +30,7 @@ Schema = dict[str, Any]
 
 
 class SchemaRegistry:
-    """Schemas by their number; one that was asked for is known for good, since none ever changes.
+    """Schemas by their number; one that is there is known for good, since none ever changes.
 
     Args:
         client: Calls it.
@@ -35,6 +39,7 @@ class SchemaRegistry:
     def __init__(self, client: HttpClient) -> None:
         self._client = client
         self._known: dict[int, Any] = {}
+        self._unknown: dict[int, float] = {}
 
     def avro(self, number: int) -> Schema | None:
         """A schema of Avro, with those that it refers to; None if there is none of this number.
@@ -58,10 +63,19 @@ class SchemaRegistry:
         self._client.close()
 
     def _once(self, number: int, form: str, parse: Callable[[Response], Any]) -> Any:  # noqa: ANN401
-        if number not in self._known:
+        if number not in self._known and self._unknown.get(number, 0.0) <= time.monotonic():
             answer = self._client.get(f"schemas/ids/{number}{form}", headers=_ACCEPT, accept={200, _NO_SCHEMA})
-            self._known[number] = None if answer.status == _NO_SCHEMA else parse(answer)
-        return self._known[number]
+            if answer.status == _NO_SCHEMA:
+                self._remember_unknown(number)
+            else:
+                self._known[number] = parse(answer)
+        return self._known.get(number)
+
+    def _remember_unknown(self, number: int) -> None:
+        """Somebody may register it at any time; and damaged records name any number."""
+        if len(self._unknown) >= _MOST_UNKNOWN:
+            self._unknown.clear()
+        self._unknown[number] = time.monotonic() + _UNKNOWN_FOR
 
     def _reference(self, other: Mapping[str, Any], form: str = "") -> Response:
         place = f"subjects/{quote(other['subject'], safe='')}/versions/{other['version']}{form}"

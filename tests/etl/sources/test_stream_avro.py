@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
@@ -59,10 +60,15 @@ def of(field: str, kind: Any, **more: Any) -> dict[str, Any]:
 
 def decoded(served: Running, form: str, values: Sequence[bytes | None]) -> Decoded:
     """Values as the decoder of a format reads them, without a topic."""
-    registry = {"url": f"{served.url}/registry", "auth": {"type": "basic", "username": USER, "password": PASSWORD}}
-    source = {"type": "stream", "brokers": "localhost:9092", "topics": "t", "format": form, "registry": registry}
-    with closing(decoder_of(StreamSource.model_validate(source))) as decoder:
+    with closing(decoder_of(source_of(served, form))) as decoder:
         return decoder.decode(values)
+
+
+def source_of(served: Running, form: str) -> StreamSource:
+    registry = {"url": f"{served.url}/registry", "auth": {"type": "basic", "username": USER, "password": PASSWORD}}
+    return StreamSource.model_validate(
+        {"type": "stream", "brokers": "localhost:9092", "topics": "t", "format": form, "registry": registry}
+    )
 
 
 def test_values_keep_the_types_of_their_schema(topics: Topics, served: Running) -> None:
@@ -199,6 +205,30 @@ def test_a_schema_is_asked_for_once_and_again_if_the_registry_stumbles(topics: T
 
     assert read(declared(topics, topic, served)).column("id") == list(range(50))
     assert [call.path for call in served.sandbox.wire.calls] == [f"/schemas/ids/{number}"] * 2
+
+
+def test_a_schema_that_was_not_there_is_asked_for_again_after_a_while(
+    served: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    value = written(1, ORDER, {"id": 1, "note": None})
+    with closing(decoder_of(source_of(served, "avro"))) as decoder:
+        before = decoder.decode([value, value])
+        assert served.sandbox.registry.register("o-value", ORDER) == 1
+        soon = decoder.decode([value])
+        asked = len(served.sandbox.wire.calls)
+        monkeypatch.setattr("integrations.kafka.registry.time", SimpleNamespace(monotonic=lambda: 1e12))
+        later = decoder.decode([value])
+
+    assert (list(before.bad), list(soon.bad), asked) == ([0, 1], [0], 1)
+    assert later.rows.to_pylist() == [{"id": 1, "note": None}]
+
+
+def test_damaged_records_do_not_fill_memory_with_numbers(served: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("integrations.kafka.registry._MOST_UNKNOWN", 2)
+    damaged = [struct.pack(">bI", 0, number) for number in (7, 8, 9, 9, 7)]
+
+    assert len(decoded(served, "avro", damaged).bad) == 5
+    assert [call.path.rpartition("/")[2] for call in served.sandbox.wire.calls] == ["7", "8", "9", "7"]
 
 
 def test_a_registry_that_refuses_us_is_told(topics: Topics, served: Running) -> None:
