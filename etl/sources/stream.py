@@ -421,9 +421,10 @@ class _Reading:
         decoded = self._decoder.decode([records[place].value for place in kept])
         bad |= {kept[place]: (f"source: {self._decoder.name}", what) for place, what in decoded.bad.items()}
         good = [records[place] for place in kept if place not in bad]
+        places = [record[:3] for record in good]  # what is asked for later must not keep the values in memory
         return Batch(
             self._with_metadata(decoded.rows, good),
-            lambda index: _origin(good[index]),
+            lambda index: _origin(places[index]),
             bad=[_bad_row(records[place], *why) for place, why in sorted(bad.items())],
             filtered=len(skipped),
         )
@@ -510,7 +511,9 @@ def _named(partition: _Partition) -> str:
 
 def _bytes_of(records: Sequence[Any]) -> int:
     values = [record.value for record in records if record.value]
-    return sum(map(len, values)) + sum(map(len, [record.key for record in records if record.key]))
+    keys = [record.key for record in records if record.key]
+    headers = [each for record in records for header in record.headers for each in header if each]
+    return sum(map(len, values)) + sum(map(len, keys)) + sum(map(len, headers))
 
 
 def _fair(size: int) -> int:
@@ -518,15 +521,15 @@ def _fair(size: int) -> int:
     return min(5000, max(1, BATCH_BYTES // (size + _OVERHEAD)))
 
 
-def _origin(record: Any) -> Origin:  # noqa: ANN401  (kafka-python has no types)
-    return {"topic": record.topic, "partition": record.partition, "offset": record.offset}
+def _origin(place: tuple[str, int, int]) -> Origin:
+    return dict(zip(("topic", "partition", "offset"), place, strict=True))
 
 
-def _bad_row(record: Any, rule: str, what: str) -> BadRow:  # noqa: ANN401
+def _bad_row(record: Any, rule: str, what: str) -> BadRow:  # noqa: ANN401  (kafka-python has no types)
     row = {"value": None if record.value is None else record.value.decode("utf-8", "backslashreplace")}
     if record.value is None and record.key is not None:
         row["key"] = record.key.decode("utf-8", "backslashreplace")
-    return BadRow(row, {}, [Broken("", rule, what)], _origin(record))
+    return BadRow(row, {}, [Broken("", rule, what)], _origin(record[:3]))
 
 
 def _bad_keys(records: Sequence[Any]) -> dict[int, tuple[str, str]]:

@@ -67,6 +67,17 @@ def test_what_is_known_of_a_record_becomes_columns_when_asked_for(topics: Topics
     }  # fmt: skip
 
 
+def test_headers_count_as_bytes_too_and_a_batch_ends_before_they_are_many(topics: Topics) -> None:
+    topic = topics.make()
+    headers = [("large", b"x" * 900_000), ("empty", b"")]
+    topics.send(topic, [{"id": id_} for id_ in range(12)], key=b"k", headers=headers)
+
+    found = read(declared(topics, topic))
+
+    assert found.bytes_read == 12 * (900_000 + len("largeempty")) + sum(len(f'{{"id":{id_}}}k') for id_ in range(12))
+    assert len(found.schemas) > 1
+
+
 def test_a_field_that_has_the_name_of_such_a_column_is_told(topics: Topics) -> None:
     topic = topics.make()
     topics.send(topic, [{"kafka_offset": 1}])
