@@ -68,7 +68,7 @@ def decode_quickly(consumer: Any) -> None:  # noqa: ANN401  (kafka-python has no
             self.leader_epoch = batch.leader_epoch
             if self.isolation_level == IsolationLevel.READ_COMMITTED and batch.has_producer_id():
                 self._consume_aborted_transactions_up_to(batch.last_offset)
-                if self._contains_abort_marker(batch):
+                if batch.records_count and self._contains_abort_marker(batch):  # compaction may have emptied it
                     self.aborted_producer_ids.discard(batch.producer_id)
                 elif self._is_batch_aborted(batch):
                     return True

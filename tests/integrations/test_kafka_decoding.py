@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kafka.consumer.fetcher import Fetcher
 from kafka.errors import CorruptRecordError
+from kafka.protocol.consumer import IsolationLevel
 from kafka.record.memory_records import MemoryRecords, MemoryRecordsBuilder
 from kafka.structs import TopicPartition
 
@@ -83,6 +85,23 @@ def test_damaged_records_are_told_whatever_is_wrong(told: list[tuple[Any, ...]],
         decoded(quick(), bytes(batch), 0, check=False)
     except CorruptRecordError:
         return  # a changed value is none that shows
+
+
+def test_an_end_of_a_transaction_that_compaction_has_emptied_is_passed_over() -> None:
+    control, producer = 0x30, 7
+    empty = struct.pack(">qiibIhiqqqhii", 0, 49, 0, 2, 0, control, 2, 0, 0, producer, 0, -1, 0)
+    batch = bytearray(batch_of([(1, b"k", b"v", [])]))
+    struct.pack_into(">q", batch, 0, 3)  # its offset, which the checksum leaves out
+    reader = quick()(
+        0,
+        PARTITION,
+        MemoryRecords(empty + bytes(batch)),
+        check_crcs=False,
+        isolation_level=IsolationLevel.READ_COMMITTED,
+    )
+
+    assert [each.offset for each in reader.take()] == [3]
+    assert reader.next_fetch_offset == 4
 
 
 def test_records_are_of_their_partition() -> None:
