@@ -131,7 +131,7 @@ class PartitionLag:
         partition: The partition's number.
         committed: The offset that is read next.
         end: The offset that the next record will get.
-        oldest: Seconds since the oldest unread record was written; None if there is none.
+        oldest: Seconds since the oldest unread record was written; None if there is none, or it does not say when.
     """
 
     topic: str

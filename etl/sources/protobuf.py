@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from etl.sources.registered import Head, Registered, UnreadableError, as_json, as_struct
+from integrations.kafka.decoding import varint
 
 _TYPES = {
     "double": pa.float64(), "float": pa.float32(), "int32": pa.int32(), "sint32": pa.int32(), "sfixed32": pa.int32(),
@@ -43,7 +44,7 @@ class Protobuf(Registered):
             message = list(file.message_types_by_name.values())[indexes[0]]
             for index in indexes[1:]:
                 message = message.nested_types[index]
-        except IndexError:
+        except (IndexError, ValueError):
             raise UnreadableError(f"the schema {number} has no such message") from None
         return message.full_name, begin
 
@@ -66,25 +67,14 @@ class Protobuf(Registered):
 
 def _indexes(value: bytes, start: int) -> tuple[list[int], int]:
     """Which message of the schema it is: the way down from the file's messages; a single zero is the first."""
-    count, start = _number(value, start)
+    count, start = varint(value, start)
     indexes = []
     for _ in range(count):
-        index, start = _number(value, start)
+        index, start = varint(value, start)
         if index < 0:
             raise IndexError
         indexes.append(index)
     return indexes or [0], start
-
-
-def _number(value: bytes, start: int) -> tuple[int, int]:
-    """A zigzag varint, and where the next one begins."""
-    result = shift = 0
-    while True:
-        byte = value[start]
-        result |= (byte & 0x7F) << shift
-        start, shift = start + 1, shift + 7
-        if byte < 0x80:
-            return (result >> 1) ^ -(result & 1), start
 
 
 def _fields(records: Sequence[_Message], descriptor: _Descriptor, within: Sequence[str]) -> Mapping[str, pa.Array]:

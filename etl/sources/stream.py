@@ -242,7 +242,7 @@ class _Reading:
             self._consumer.assign(list(behind))
         now = time.time()
         return [
-            replace(each, oldest=max(0.0, now - written[partition]) if partition in written else None)
+            replace(each, oldest=max(0.0, now - written[partition]) if written.get(partition, -1) >= 0 else None)
             for partition, each in zip(self._ends, self.lag(), strict=True)
         ]
 

@@ -89,17 +89,17 @@ def _records(partition: Any, batch: Any) -> Iterator[Record]:  # noqa: ANN401
     first = batch.first_timestamp
     appended = batch.max_timestamp if batch.timestamp_type else None
     for _ in range(batch.records_count):
-        length, at = _varint(buffer, at)
+        length, at = varint(buffer, at)
         end = at + length
-        since, at = _varint(buffer, at + 1)  # after the attributes, which mean nothing yet
-        offset, at = _varint(buffer, at)
-        size, at = _varint(buffer, at)
+        since, at = varint(buffer, at + 1)  # after the attributes, which mean nothing yet
+        offset, at = varint(buffer, at)
+        size, at = varint(buffer, at)
         key = None if size < 0 else buffer[at : at + size]
         at += max(size, 0)
-        size, at = _varint(buffer, at)
+        size, at = varint(buffer, at)
         value = None if size < 0 else buffer[at : at + size]
         at += max(size, 0)
-        count, at = _varint(buffer, at)
+        count, at = varint(buffer, at)
         headers: list[tuple[str, bytes | None]] = []
         if count:
             headers, at = _headers(buffer, at, count)
@@ -113,17 +113,22 @@ def _records(partition: Any, batch: Any) -> Iterator[Record]:  # noqa: ANN401
 def _headers(buffer: bytes, at: int, count: int) -> tuple[list[tuple[str, bytes | None]], int]:
     headers: list[tuple[str, bytes | None]] = []
     for _ in range(count):
-        size, at = _varint(buffer, at)
+        size, at = varint(buffer, at)
         name = buffer[at : at + size].decode()
         at += size
-        size, at = _varint(buffer, at)
+        size, at = varint(buffer, at)
         headers.append((name, None if size < 0 else buffer[at : at + size]))
         at += max(size, 0)
     return headers, at
 
 
-def _varint(buffer: bytes, at: int) -> tuple[int, int]:
-    """A zigzag varint, and where the next one begins."""
+def varint(buffer: bytes, at: int) -> tuple[int, int]:
+    """A zigzag varint, and where the next one begins.
+
+    Raises:
+        IndexError: The bytes end within it.
+        ValueError: It has more than 64 bits.
+    """
     byte = buffer[at]
     if byte < 0x80:
         return (byte >> 1) ^ -(byte & 1), at + 1

@@ -380,6 +380,15 @@ def test_a_topic_that_was_made_again_or_cut_off_is_news(topics: Topics) -> None:
     assert (before, after) == ([False, True], True)
 
 
+def test_a_record_that_does_not_say_when_it_was_written_has_no_age(topics: Topics) -> None:
+    topic = topics.make()
+    topics.send(topic, [{"id": 1}], timestamp_ms=-1)
+
+    (lag,) = stream.lags(StreamSource.model_validate(declared(topics, topic)), "p", None)
+
+    assert (lag.lag, lag.oldest) == (1, None)
+
+
 # --- brokers --------------------------------------------------------------------------------------------------
 
 

@@ -126,14 +126,17 @@ def test_what_is_no_message_is_quarantined(topics: Topics, served: Running) -> N
     number = served.sandbox.registry.register_protobuf("o", file.SerializeToString())
     good = written(number, file, "Order", id=1)
     topic = topics.make()
-    topics.send(topic, [good, good[:-1], b"\0\0", good[:5], written(number, file, "Order", b"\x02\x08", id=1)])
+    paths = b"\x02\x08", b"\x80" * 20 + b"\0"
+    strange = [written(number, file, "Order", path, id=1) for path in paths]
+    topics.send(topic, [good, good[:-1], b"\0\0", good[:5], *strange])
 
     found = read(source(topics, topic, served))
 
     assert found.column("id") == [1]
-    assert [bad.origin["offset"] for bad in found.bad] == [1, 2, 3, 4]
+    assert [bad.origin["offset"] for bad in found.bad] == [1, 2, 3, 4, 5]
     assert found.broken[1:] == [
         "not in a registry's wire format: a zero and a schema's number come first",
+        f"the schema {number} has no such message",
         f"the schema {number} has no such message",
         f"the schema {number} has no such message",
     ]
