@@ -12,11 +12,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from errors import EventLogError, PivotalError
 from events.envelope import Event
@@ -25,6 +24,7 @@ from events.log import EventLog, Recorded
 REPLAYED = 1000
 """Dead letters that are replayed in one transaction, at most: no worker commits meanwhile."""
 
+T = TypeVar("T")
 Values = Mapping[str, object]
 
 
@@ -161,8 +161,8 @@ class Database(Protocol):
     listed: str
     unless_locked: str
 
-    def transaction(self) -> AbstractContextManager[Transaction]:
-        """One that writes; committed when the block is left."""
+    def run(self, work: Callable[[Transaction], T]) -> T:
+        """Does work in a transaction; committed if it returns. It may be done again, from the start, before that."""
         ...
 
     def select(self, statement: str, values: Values) -> list[Any]:
@@ -175,24 +175,8 @@ class Database(Protocol):
 
 
 def deliveries_of(log: EventLog) -> Deliveries:
-    """What the log's database keeps of durable subscriptions.
-
-    Raises:
-        PivotalError: Such a log keeps none.
-    """
-    from events.sqlite import SqliteEventLog
-
-    if isinstance(log, SqliteEventLog):
-        from events.deliveries_sqlite import SqliteDatabase
-
-        return Deliveries(log, SqliteDatabase(log))
-    from events.postgres import PostgresEventLog
-
-    if isinstance(log, PostgresEventLog):
-        from events.deliveries_postgres import PostgresDatabase
-
-        return Deliveries(log, PostgresDatabase(log))
-    raise PivotalError(f"{type(log).__name__} keeps no durable subscriptions", hint="use SQLite or PostgreSQL")
+    """What the log's database keeps of durable subscriptions."""
+    return Deliveries(log, log.database())
 
 
 class Deliveries:
@@ -228,7 +212,8 @@ class Deliveries:
         known = self._database.select("SELECT 1 FROM durable_subscriptions WHERE name = :name", values)
         if known and not self._database.select(free, values):
             return None
-        with self._database.transaction() as transaction:
+
+        def take(transaction: Transaction) -> Lease | None:
             if not known:
                 # No number that a holder may have had before the subscription was forgotten.
                 transaction.each(
@@ -243,7 +228,9 @@ class Deliveries:
                     [values],
                 )
                 return Lease(name, last + 1, cursor, bool(abandoned))
-        return None
+            return None
+
+        return self._database.run(take)
 
     def release(self, lease: Lease) -> None:
         """Gives a lease back, unless another has it by now.
@@ -251,11 +238,9 @@ class Deliveries:
         Raises:
             EventLogError: The database cannot be used.
         """
-        with self._database.transaction() as transaction:
-            transaction.each(
-                "UPDATE durable_subscriptions SET expires = 0 WHERE name = :name AND lease = :lease",
-                [{"name": lease.subscription, "lease": lease.number}],
-            )
+        values = {"name": lease.subscription, "lease": lease.number}
+        statement = "UPDATE durable_subscriptions SET expires = 0 WHERE name = :name AND lease = :lease"
+        self._database.run(lambda transaction: transaction.each(statement, [values]))
 
     def commit(self, lease: Lease, progress: Progress, seconds: float) -> None:
         """Keeps what a worker has done, all or nothing, and its lease for some seconds more.
@@ -269,7 +254,8 @@ class Deliveries:
         gone = [one for one in (*progress.handled, *(failure.delivery for failure in dead)) if one.stored]
         kept = [*progress.waiting, *(failure.delivery for failure in again)]
         row = partial(_row, lease.subscription)
-        with self._database.transaction() as transaction:
+
+        def keep(transaction: Transaction) -> None:
             self._extend(transaction, lease, progress.cursor, seconds)
             transaction.each(_DELETE, list(map(row, gone)))
             transaction.each(_KEEP, list(map(row, kept)))
@@ -283,6 +269,8 @@ class Deliveries:
                     lease.subscription, failure.delivery.recorded, failure.error, failure.delivery.attempts
                 )
             transaction.publish(progress.alerts)
+
+        self._database.run(keep)
         for delivery in kept:
             delivery.stored = True
 
@@ -384,7 +372,8 @@ class Deliveries:
             EventLogError: The database cannot be used.
         """
         values = {"name": name}
-        with self._database.transaction() as transaction:
+
+        def delete(transaction: Transaction) -> None:
             transaction.each("DELETE FROM deliveries WHERE subscription = :name", [values])
             transaction.each("DELETE FROM dead_letters WHERE subscription = :name", [values])
             gone = transaction.rows(
@@ -396,6 +385,8 @@ class Deliveries:
                     f"subscription {name!r} is being worked, or unknown",
                     hint="stop the worker first; `pivotal events subscriptions` says where it runs",
                 )
+
+        self._database.run(delete)
 
     def statuses(self) -> list[Status]:
         """How far every subscription is that was ever worked, by name.
@@ -427,7 +418,8 @@ class Deliveries:
 
     def _revive(self, name: str, sequences: Sequence[int]) -> int:
         """Replays dead letters, but for those that another has replayed meanwhile; how many."""
-        with self._database.transaction() as transaction:
+
+        def replay(transaction: Transaction) -> int:
             # Until this is committed no worker commits: what it holds to be the first of an aggregate stays that.
             transaction.rows(
                 "UPDATE durable_subscriptions SET name = name WHERE name = :name RETURNING 1", {"name": name}
@@ -439,7 +431,9 @@ class Deliveries:
             transaction.each(f"UPDATE deliveries SET due = NULL WHERE {_FIRST}", rows)
             transaction.each(_KEEP, rows)
             transaction.each(self._go_on, rows)
-        return len(rows)
+            return len(rows)
+
+        return self._database.run(replay)
 
     @property
     def _go_on(self) -> str:

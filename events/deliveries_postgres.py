@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
@@ -12,7 +11,7 @@ from typing import Any
 
 import psycopg
 
-from events.deliveries import Transaction, Values
+from events.deliveries import T, Transaction, Values
 from events.envelope import Event
 from events.log import Recorded
 from events.postgres import PostgresEventLog, append, bury, recorded
@@ -32,11 +31,10 @@ class PostgresDatabase:
     def __init__(self, log: PostgresEventLog) -> None:
         self._log = log
 
-    @contextmanager
-    def transaction(self) -> Iterator[Transaction]:
-        """See `Database.transaction`."""
+    def run(self, work: Callable[[Transaction], T]) -> T:
+        """See `Database.run`."""
         with self._log.writing() as connection:
-            yield _PostgresTransaction(connection)
+            return work(_PostgresTransaction(connection))
 
     def select(self, statement: str, values: Values) -> list[Any]:
         """See `Database.select`."""

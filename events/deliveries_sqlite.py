@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from events.deliveries import Transaction, Values
+from events.deliveries import T, Transaction, Values
 from events.envelope import Event
 from events.log import Recorded
 from events.sqlite import SqliteEventLog, append, bury, recorded
@@ -28,11 +27,10 @@ class SqliteDatabase:
     def __init__(self, log: SqliteEventLog) -> None:
         self._log = log
 
-    @contextmanager
-    def transaction(self) -> Iterator[Transaction]:
-        """See `Database.transaction`."""
+    def run(self, work: Callable[[Transaction], T]) -> T:
+        """See `Database.run`."""
         with self._log.writing() as connection:
-            yield _SqliteTransaction(connection)
+            return work(_SqliteTransaction(connection))
 
     def select(self, statement: str, values: Values) -> list[Any]:
         """See `Database.select`."""

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from pydantic_core import from_json
 
 from errors import EventLogError
 from events.envelope import Event
 from settings import get_settings
+
+if TYPE_CHECKING:
+    from events.deliveries import Database
 
 PROJECTIONS = "projections"
 """The subscription that stands for the tables of landed events: theirs are its dead letters, and its position."""
@@ -159,6 +162,10 @@ class EventLog(Protocol):
 
     def revive(self, subscription: str, sequences: Iterable[int]) -> None:
         """Takes events off the dead-letter list, after they were handled."""
+        ...
+
+    def database(self) -> Database:
+        """What keeps the state of durable subscriptions, beside the events."""
         ...
 
     def close(self) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from threading import Lock
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import psycopg
 
@@ -24,6 +24,9 @@ from events.envelope import Event
 from events.listener import Listener
 from events.log import DeadLetter, Recorded, encode, storable
 from events.postgres_server import ONE_AT_A_TIME, SCHEMA, Server
+
+if TYPE_CHECKING:
+    from events.deliveries_postgres import PostgresDatabase
 
 LOOK_EVERY = 1.0
 """Seconds between two looks at the head while an event is waited for: in case that no notification arrives."""
@@ -173,6 +176,12 @@ class PostgresEventLog:
                 "DELETE FROM dead_letters WHERE subscription = %s AND sequence = ANY (%s)",
                 (subscription, list(sequences)),
             )
+
+    def database(self) -> PostgresDatabase:
+        """See `EventLog.database`."""
+        from events.deliveries_postgres import PostgresDatabase
+
+        return PostgresDatabase(self)
 
     def close(self) -> None:
         """See `EventLog.close`."""

@@ -15,11 +15,14 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from errors import EventLogError
 from events.envelope import Event
 from events.log import DeadLetter, Recorded, encode, storable
+
+if TYPE_CHECKING:
+    from events.deliveries_sqlite import SqliteDatabase
 
 BUSY_TIMEOUT = 5.0
 """Seconds to wait for another process's write before giving up."""
@@ -212,6 +215,12 @@ class SqliteEventLog:
                 "DELETE FROM dead_letters WHERE subscription = ? AND sequence = ?",
                 [(subscription, sequence) for sequence in sequences],
             )
+
+    def database(self) -> SqliteDatabase:
+        """See `EventLog.database`."""
+        from events.deliveries_sqlite import SqliteDatabase
+
+        return SqliteDatabase(self)
 
     def close(self) -> None:
         """See `EventLog.close`."""
