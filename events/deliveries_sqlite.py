@@ -30,7 +30,7 @@ class SqliteDatabase:
     def run(self, work: Callable[[Transaction], T]) -> T:
         """See `Database.run`."""
         with self._log.writing() as connection:
-            return work(_SqliteTransaction(connection))
+            return work(SqliteTransaction(connection))
 
     def select(self, statement: str, values: Values) -> list[Any]:
         """See `Database.select`."""
@@ -42,17 +42,23 @@ class SqliteDatabase:
 
 
 @dataclass(frozen=True, slots=True)
-class _SqliteTransaction:
+class SqliteTransaction:
+    """A `Transaction` that goes on in a connection."""
+
     connection: sqlite3.Connection
 
     def rows(self, statement: str, values: Values) -> list[Any]:
+        """See `Transaction.rows`."""
         return self.connection.execute(statement, values).fetchall()
 
     def each(self, statement: str, values: Sequence[Values]) -> None:
+        """See `Transaction.each`."""
         self.connection.executemany(statement, values)
 
     def publish(self, events: Sequence[Event]) -> None:
+        """See `Transaction.publish`."""
         append(self.connection, events)
 
     def bury(self, subscription: str, recorded: Recorded, error: str, attempts: int) -> None:
+        """See `Transaction.bury`."""
         bury(self.connection, subscription, recorded, error, attempts)

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from errors import EventLogError
 from events.envelope import Event
@@ -117,17 +117,20 @@ class SqliteEventLog:
     Args:
         path: The file; it and its folder are made if they are not there. Not on a network file system (WAL).
         busy_timeout: Seconds to wait for another process's write before giving up.
+        synchronous: SQLite's pragma. With "NORMAL", a crash of the machine may take back the last transactions.
 
     Raises:
         EventLogError: The file cannot be opened, or a newer version of this project wrote it.
     """
 
-    def __init__(self, path: Path, *, busy_timeout: float = BUSY_TIMEOUT) -> None:
+    def __init__(
+        self, path: Path, *, busy_timeout: float = BUSY_TIMEOUT, synchronous: Literal["FULL", "NORMAL"] = "FULL"
+    ) -> None:
         self._path = path
         self._lock = Lock()
         with self._telling("opened"):
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._connection = _connect(path, busy_timeout)
+            self._connection = _connect(path, busy_timeout, synchronous)
             self._inode = path.stat().st_ino
 
     def publish(self, events: Sequence[Event]) -> list[bool]:
@@ -175,7 +178,7 @@ class SqliteEventLog:
         pruned, deleted = 0, PRUNE_PORTION
         while deleted == PRUNE_PORTION:
             with self.writing() as connection:
-                deleted = connection.execute(_PRUNE, (until, PRUNE_PORTION)).rowcount
+                deleted = prune(connection, until, PRUNE_PORTION)
             pruned += deleted
         return pruned
 
@@ -295,6 +298,11 @@ def append(connection: sqlite3.Connection, events: Sequence[Event]) -> list[bool
     return _insert(connection, [_row(event) for event in events])
 
 
+def prune(connection: sqlite3.Connection, until: int, limit: int) -> int:
+    """`EventLog.prune` of the first events, no more than `limit`, inside of a transaction that goes on."""
+    return connection.execute(_PRUNE, (until, limit)).rowcount
+
+
 def bury(connection: sqlite3.Connection, subscription: str, recorded: Recorded, error: str, attempts: int) -> None:
     """`EventLog.bury` inside of a transaction that goes on."""
     connection.execute(_BURY, (subscription, recorded.sequence, storable(error), attempts, _now()))
@@ -305,10 +313,10 @@ def _insert(connection: sqlite3.Connection, rows: Sequence[tuple[str, ...]]) -> 
     return [connection.execute(_INSERT, (*row, now)).rowcount == 1 for row in rows]
 
 
-def _connect(path: Path, busy_timeout: float) -> sqlite3.Connection:
+def _connect(path: Path, busy_timeout: float, synchronous: str) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=busy_timeout, isolation_level=None, check_same_thread=False)
     try:
-        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute(f"PRAGMA synchronous = {synchronous}")
         _use_wal(connection, busy_timeout)
         _bring_up_to_date(connection, path)
     except BaseException:

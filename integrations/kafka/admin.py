@@ -1,7 +1,8 @@
-"""What must be known of topics before they are written to, and topics that keep the last record of each key."""
+"""What must be known of topics before they are written to, and topics that are made: such that forget nothing."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -15,12 +16,24 @@ _LARGEST_NOTE = 64 << 20
 _DEFAULT_LARGEST = 1_048_588
 """What Kafka's brokers take if nobody says otherwise, and nobody may ask."""
 
+_LARGEST_BATCH = 32 << 20
+"""The largest batch of records, in bytes, of a topic that `Admin.make_endless` makes."""
+
 _COMPACTED = {
     "cleanup.policy": "compact",
     "segment.bytes": str(_LARGEST_NOTE + (1 << 20)),  # what is still written to is not compacted
     "segment.ms": "3600000",
     "max.message.bytes": str(_LARGEST_NOTE),
 }
+_ENDLESS = {
+    "cleanup.policy": "delete",
+    "retention.ms": "-1",
+    "retention.bytes": "-1",
+    "message.timestamp.type": "LogAppendTime",
+    "max.message.bytes": str(_LARGEST_BATCH),
+}
+_KEEPING = "cleanup.policy", "retention.ms", "retention.bytes"
+"""What of a topic's configs must be as we would make it, lest it forget something."""
 
 
 class Admin:
@@ -59,23 +72,26 @@ class Admin:
         Raises:
             KafkaIntegrationError: It is there, but forgets records; or we may not make it.
         """
-        from kafka.errors import TopicAlreadyExistsError
+        self._make(topic, _COMPACTED)
 
-        if topic not in self._topics():
-            wanted = {topic: {"num_partitions": 1, "configs": _COMPACTED}}
-            try:
-                with told(self._connection, "create_topics"):
-                    self._client.create_topics(wanted, wait_for_metadata=True)
-            except KafkaIntegrationError as error:
-                if error.code != TopicAlreadyExistsError.__name__:
-                    raise _unmade(topic, error) from None
-        elif self._configs(topic).get("cleanup.policy", "compact") != "compact":
-            raise KafkaIntegrationError(
-                f"Kafka at {self._connection.brokers}: the topic {topic} forgets what was written long ago",
-                service="kafka",
-                operation="describe_configs",
-                hint=f"kafka-configs.sh --alter --topic {topic} --add-config cleanup.policy=compact",
-            )
+    def make_endless(self, topic: str) -> None:
+        """Makes a topic of one partition that keeps all records, with the brokers' times, if it is not there.
+
+        Raises:
+            KafkaIntegrationError: It is there, but forgets records; or we may not make it.
+        """
+        self._make(topic, _ENDLESS)
+
+    def delete_before(self, topic: str, offset: int) -> None:
+        """Deletes the records of a topic of one partition before an offset.
+
+        Raises:
+            KafkaIntegrationError: We may not, or the brokers cannot be reached.
+        """
+        from kafka.structs import TopicPartition
+
+        with told(self._connection, "delete_records"):
+            self._client.delete_records({TopicPartition(topic, 0): offset})
 
     def __enter__(self) -> Self:
         return self
@@ -84,6 +100,28 @@ class Admin:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._client.close()
+
+    def _make(self, topic: str, configs: Mapping[str, str]) -> None:
+        from kafka.errors import TopicAlreadyExistsError
+
+        if topic not in self._topics():
+            try:
+                with told(self._connection, "create_topics"):
+                    wanted = {topic: {"num_partitions": 1, "configs": configs}}
+                    self._client.create_topics(wanted, wait_for_metadata=True)
+            except KafkaIntegrationError as error:
+                if error.code != TopicAlreadyExistsError.__name__:
+                    raise _unmade(topic, error, configs) from None
+            return
+        there = self._configs(topic)
+        for name in _KEEPING:
+            if name in configs and there.get(name, configs[name]) != configs[name]:
+                raise KafkaIntegrationError(
+                    f"Kafka at {self._connection.brokers}: the topic {topic} forgets what was written long ago",
+                    service="kafka",
+                    operation="describe_configs",
+                    hint=f"kafka-configs.sh --alter --topic {topic} --add-config {name}={configs[name]}",
+                )
 
     def _topics(self) -> list[str]:
         with told(self._connection, "topics"):
@@ -94,19 +132,20 @@ class Admin:
         """Those of the configs that we look at; none if we may not."""
         from kafka.admin import ConfigResource
 
-        asked = ConfigResource("TOPIC", topic, ["cleanup.policy", "max.message.bytes"])
+        asked = ConfigResource("TOPIC", topic, [*_KEEPING, "max.message.bytes"])
         with told(self._connection, "describe_configs"):
             found = self._client.describe_configs([asked], config_filter="all")
         return {name: each["value"] for name, each in found["topic"].get(topic, {}).items()}
 
 
-def _unmade(topic: str, error: KafkaIntegrationError) -> KafkaIntegrationError:
+def _unmade(topic: str, error: KafkaIntegrationError, configs: Mapping[str, str]) -> KafkaIntegrationError:
+    given = " ".join(f"--config {name}={configs[name]}" for name in _KEEPING if name in configs)
     return KafkaIntegrationError(
         f"{error.message}; it is to make the topic {topic}",
         service="kafka",
         operation="create_topics",
         code=error.code,
         hint="give the user the right (ACL) to create it, or have it made: "
-        f"kafka-topics.sh --create --topic {topic} --partitions 1 --config cleanup.policy=compact",
+        f"kafka-topics.sh --create --topic {topic} --partitions 1 {given}",
         retryable=error.retryable,
     )

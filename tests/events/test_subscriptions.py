@@ -30,11 +30,11 @@ from tests.events.working import Handler, happened, ordered, subscription, until
 from tests.services.process import ServerProcess
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", "postgres", "kafka"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/events.db"
-    return str(request.getfixturevalue("postgres_url"))
+    return str(request.getfixturevalue(f"{request.param}_url"))
 
 
 @pytest.fixture
@@ -147,7 +147,7 @@ def test_coroutines_share_one_loop_and_what_they_publish_names_its_cause(log: Ev
 
     log.publish([happened(n, str(n)) for n in range(5)])
     with working(log, subscription(answer, concurrency=3)):
-        until(lambda: log.head() == 10)
+        until(lambda: len(log.read(0, 100)) == 10)
 
     told, answers = log.read(0, 5), log.read(5, 5)
     assert len(loops) == 1
@@ -161,7 +161,7 @@ def test_what_a_function_publishes_names_its_cause(log: EventLog) -> None:
 
     log.publish([happened(0)])
     with working(log, subscription(answer)):
-        until(lambda: log.head() == 2)
+        until(lambda: len(log.read(0, 100)) == 2)
 
     told, answered = log.read(0, 2)
     assert answered.event.metadata.causation_id == told.event.id
@@ -241,7 +241,7 @@ def test_every_dead_letter_is_alerted_of_one_that_was_replayed_again_and_each_of
     with working(log, subscription(Handler(failing={0}), attempts=1)):
         until(lambda: len(log.dead("mail")) == 2)
         deliveries_of(log).replay("mail", {1})
-        until(lambda: log.head() == 5)
+        until(lambda: len(log.read(0, 100)) == 5)
 
     alerts = log.read(0, 10, types=[DeadLettered.event_type])
     assert [alert.event.data["sequence"] for alert in alerts] == [1, 2, 1]
@@ -259,7 +259,7 @@ def test_an_alert_that_dies_is_not_alerted_of(log: EventLog) -> None:
     with working(log, subscription(handle, types=["*"], attempts=1)):
         until(lambda: len(log.dead("mail")) == 2)
 
-    assert log.head() == 2
+    assert len(log.read(0, 100)) == 2
 
 
 def test_a_handler_that_exits_has_failed(log: EventLog) -> None:
