@@ -18,6 +18,7 @@ pytest_plugins = [
     "tests.services.postgres",
     "tests.services.s3",
     "tests.services.topics",
+    "tests.services.kafka_cluster",  # after what it uses
 ]
 
 _FOR_TESTS = ("PIVOTAL_TEST_", "PIVOTAL_REQUIRE_SERVICES")

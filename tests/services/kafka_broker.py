@@ -8,7 +8,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,14 +24,14 @@ _CACHE = Path(__file__).parents[2] / ".cache/kafka"
 _JAVA = 17
 _CLUSTER_ID = "cGl2b3RhbC1mbG93LXRlc3Q"  # any 16 bytes in base64
 
-# One partition, one replica, no waiting: what a cluster would need and one broker for tests does not.
+# Few partitions, no waiting: what many brokers and much data would need and tests do not.
 _PROPERTIES = """\
-process.roles=broker,controller
-node.id=1
+process.roles={roles}
+node.id={node}
 controller.quorum.voters=1@127.0.0.1:{controller}
 controller.listener.names=CONTROLLER
 listener.security.protocol.map=PLAINTEXT:PLAINTEXT,SASL_SSL:SASL_SSL,CONTROLLER:PLAINTEXT
-listeners=PLAINTEXT://127.0.0.1:{broker},SASL_SSL://127.0.0.1:{secure},CONTROLLER://127.0.0.1:{controller}
+listeners={listeners}
 listener.name.sasl_ssl.sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512
 listener.name.sasl_ssl.plain.sasl.jaas.config=\
   org.apache.kafka.common.security.plain.PlainLoginModule required user_{user}="{password}";
@@ -42,13 +42,15 @@ listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config=\
 listener.name.sasl_ssl.ssl.keystore.type=PEM
 listener.name.sasl_ssl.ssl.keystore.location={certificate}
 log.dirs={data}
-offsets.topic.replication.factor=1
+default.replication.factor={replicas}
+min.insync.replicas={in_sync}
+offsets.topic.replication.factor={replicas}
 offsets.topic.num.partitions=4
-transaction.state.log.replication.factor=1
-transaction.state.log.min.isr=1
+transaction.state.log.replication.factor={replicas}
+transaction.state.log.min.isr={in_sync}
 transaction.state.log.num.partitions=4
-share.coordinator.state.topic.replication.factor=1
-share.coordinator.state.topic.min.isr=1
+share.coordinator.state.topic.replication.factor={replicas}
+share.coordinator.state.topic.min.isr={in_sync}
 group.initial.rebalance.delay.ms=0
 log.cleaner.backoff.ms=300
 # A killed broker may come back as soon as its old session has ended.
@@ -84,8 +86,7 @@ def kafka() -> Iterator[Kafka]:
     if brokers := os.environ.get("PIVOTAL_TEST_KAFKA"):
         yield Kafka(brokers, None)
         return
-    java, jars = _java(), _jars()
-    with running(java, jars) as broker:
+    with running() as (broker,):
         yield broker
 
 
@@ -121,42 +122,69 @@ def kafka_process(kafka: Kafka) -> Iterator[ServerProcess]:
 
 
 @contextmanager
-def running(java: str, jars: Path) -> Iterator[Kafka]:
-    """One broker of our own, which is its own controller."""
+def running(nodes: int = 1) -> Iterator[Sequence[Kafka]]:
+    """Brokers of one cluster of our own; the first is its controller, too.
+
+    Args:
+        nodes: How many there are. Every topic is on all of them, unless it says otherwise; each record is on all but
+            one of them when it is acknowledged.
+    """
+    java, jars = _java(), _jars()
+    jvm = [java, "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", f"{jars}/*"]
     with data_folder("kafka") as folder:
-        broker, secure, controller = free_port(), free_port(), free_port()
         ca, certificate = make_certificates(folder)
-        properties = folder / "server.properties"
-        properties.write_text(
-            _PROPERTIES.format(
-                broker=broker, secure=secure, controller=controller, certificate=certificate, data=folder / "data",
-                user=USER, password=PASSWORD,
-            )
-        )  # fmt: skip
-        jvm = [java, "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", f"{jars}/*"]
-        _format(jvm, properties)
-        server = ServerProcess(
-            [*jvm, "kafka.Kafka", str(properties)],
-            ready=lambda: accepts_connections(broker),
-            log=folder / "log",
-        )
-        server.start()
+        shared = {
+            "controller": free_port(), "replicas": nodes, "in_sync": max(1, nodes - 1),
+            "certificate": certificate, "user": USER, "password": PASSWORD,
+        }  # fmt: skip
+        brokers = [_broker(jvm, folder, number, ca, shared) for number in range(1, nodes + 1)]
+        _format(jvm, folder, nodes)
+        processes = [broker.process for broker in brokers if broker.process]
         try:
-            yield Kafka(f"127.0.0.1:{broker}", server, f"127.0.0.1:{secure}", ca)
+            for process in processes:
+                process.launch()
+            for process in processes:
+                process.await_answer()
+            yield brokers
         finally:
-            server.stop()
+            for process in processes:
+                process.kill()  # the data goes, too
 
 
-def _format(jvm: list[str], properties: Path) -> None:
+def _broker(jvm: Sequence[str], folder: Path, number: int, ca: Path, shared: Mapping[str, object]) -> Kafka:
+    """A broker, configured; the first has the controller in it, too."""
+    plain, secure = free_port(), free_port()
+    listeners = [f"PLAINTEXT://127.0.0.1:{plain}", f"SASL_SSL://127.0.0.1:{secure}"]
+    if number == 1:
+        listeners.append(f"CONTROLLER://127.0.0.1:{shared['controller']}")
+    roles = "broker,controller" if number == 1 else "broker"
+    properties, data = folder / f"{number}.properties", folder / f"{number}"
+    properties.write_text(
+        _PROPERTIES.format(node=number, roles=roles, listeners=",".join(listeners), data=data, **shared)
+    )
+    process = ServerProcess(
+        [*jvm, "kafka.Kafka", str(properties)],
+        ready=lambda: accepts_connections(plain),
+        log=folder / f"{number}.log",
+    )
+    return Kafka(f"127.0.0.1:{plain}", process, f"127.0.0.1:{secure}", ca)
+
+
+def _format(jvm: Sequence[str], folder: Path, nodes: int) -> None:
+    """Formats the disk of the first broker; those of the others need its description only."""
     users = [
         argument
         for mechanism in ("SCRAM-SHA-256", "SCRAM-SHA-512")
         for argument in ("--add-scram", f"{mechanism}=[name={USER},password={PASSWORD}]")
     ]
-    command = [*jvm, "kafka.tools.StorageTool", "format", "-t", _CLUSTER_ID, "-c", str(properties), *users]
+    config = str(folder / "1.properties")
+    command = [*jvm, "kafka.tools.StorageTool", "format", "-t", _CLUSTER_ID, "-c", config, *users]
     result = subprocess.run(command, check=False, capture_output=True, text=True)
     if result.returncode:
         raise RuntimeError(f"Kafka's storage cannot be formatted:\n{result.stdout}\n{result.stderr}")
+    for number in range(2, nodes + 1):
+        (folder / f"{number}").mkdir()
+        (folder / f"{number}/meta.properties").write_text(f"version=1\nnode.id={number}\ncluster.id={_CLUSTER_ID}\n")
 
 
 def _java() -> str:

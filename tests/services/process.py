@@ -63,8 +63,12 @@ class ServerProcess:
         Raises:
             RuntimeError: It ended, or did not answer in time; the message has the end of its log.
         """
-        if self.running:
-            return
+        if not self.running:
+            self.launch()
+            self.await_answer()
+
+    def launch(self) -> None:
+        """Starts the server, and lets it come up by itself."""
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 self._command,
@@ -75,17 +79,13 @@ class ServerProcess:
                 env=self._env,
                 user=self._user,
             )
-        self._await_answer()
 
-    def stop(self, how: signal.Signals | None = None) -> None:
-        """Ends the server, cleanly if no other signal is given, and waits for its end."""
-        self._end(how or self._stop_signal)
+    def await_answer(self) -> None:
+        """Waits until the server answers that was launched.
 
-    def kill(self) -> None:
-        """Ends the server at once (SIGKILL), as a crash would."""
-        self._end(signal.SIGKILL)
-
-    def _await_answer(self) -> None:
+        Raises:
+            RuntimeError: See `start`.
+        """
         deadline = time.monotonic() + self._patience
         while not self._answers():
             if not self.running:
@@ -94,6 +94,14 @@ class ServerProcess:
                 self.kill()
                 raise RuntimeError(f"{self._command} did not answer in {self._patience:.0f} s:\n{self._log_tail()}")
             time.sleep(0.02)
+
+    def stop(self, how: signal.Signals | None = None) -> None:
+        """Ends the server, cleanly if no other signal is given, and waits for its end."""
+        self._end(how or self._stop_signal)
+
+    def kill(self) -> None:
+        """Ends the server at once (SIGKILL), as a crash would."""
+        self._end(signal.SIGKILL)
 
     def _answers(self) -> bool:
         try:

@@ -6,7 +6,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 import pytest
@@ -14,6 +14,8 @@ from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka.admin import NewPartitions, NewTopic
 from kafka.errors import RetriableError
 from kafka.structs import TopicPartition
+
+T = TypeVar("T")
 
 
 class Topics:
@@ -30,7 +32,7 @@ class Topics:
 
     def make(self, name: str = "", *, partitions: int = 1, **configs: str) -> str:
         """A topic that no other test has; configs are Kafka's: `cleanup_policy`."""
-        topic = f"{name or 'topic'}.{uuid.uuid4().hex}"
+        topic = unique(name)
         self.make_named(topic, partitions, **configs)
         return topic
 
@@ -38,7 +40,7 @@ class Topics:
         """The topic of a name."""
         named = {key.replace("_", "."): value for key, value in configs.items()}
         made = NewTopic(topic, partitions, 1, topic_configs=named)
-        _patiently(lambda: self.admin.create_topics([made]))
+        patiently(lambda: self.admin.create_topics([made]))
         self.admin.wait_for_topics([topic])
 
     def delete(self, topic: str) -> None:
@@ -92,18 +94,21 @@ class Topics:
         self.admin.close()
 
 
-def _patiently(call: Callable[[], object]) -> None:
+def unique(name: str = "") -> str:
+    """A name that no other test has."""
+    return f"{name or 'topic'}.{uuid.uuid4().hex}"
+
+
+def patiently(call: Callable[[], T]) -> T:
     """Calls a broker that another test may have killed a moment ago."""
     deadline = time.monotonic() + 30
     while True:
         try:
-            call()
+            return call()
         except RetriableError:
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.05)
-        else:
-            return
 
 
 @pytest.fixture(scope="session")
