@@ -1,6 +1,6 @@
 """The peers, each by the fastest way that its own documentation names, without any rules.
 
-    python benchmarks/peers.py dlt|pandas JOB
+    python benchmarks/peers.py dlt|pandas|quix JOB
 
 It runs in an environment of its own (`requirements/peers.txt`): the project needs none of them.
 """
@@ -15,6 +15,7 @@ from typing import Any
 CSV, API = os.environ.get("BENCH_CSV", ""), os.environ.get("BENCH_API", "")
 SOURCE, TARGET = os.environ.get("BENCH_SOURCE_URL", ""), os.environ.get("BENCH_TARGET_URL", "")
 OUT = os.environ.get("BENCH_OUT", "")
+BROKERS, TOPIC = os.environ.get("BENCH_BROKERS", ""), os.environ.get("BENCH_TOPIC", "")
 
 
 # --- dlt: Arrow in, Parquet files between, ADBC or the file itself out ---
@@ -94,6 +95,58 @@ def dlt_changed_rows() -> None:
     with dbapi.connect(SOURCE) as connection, connection.cursor() as cursor:
         cursor.execute("SELECT * FROM changes WHERE updated_at >= '2026-01-01'")
         _dlt(_dlt_postgres(), cursor.fetch_arrow_table(), "changes", "append")
+
+
+def dlt_topic_to_postgresql() -> None:
+    """Modelled on dlt's verified source `kafka`, with a message processor of one's own that reads the value's JSON."""
+    import dlt
+    import orjson
+    from confluent_kafka import Consumer, TopicPartition  # type: ignore[import-not-found]
+    from dlt.common.time import ensure_pendulum_datetime
+
+    def processed(message: Any) -> dict[str, Any]:
+        known = {
+            "partition": message.partition(),
+            "key": message.key().decode(),
+            "offset": message.offset(),
+            "timestamp": ensure_pendulum_datetime(message.timestamp()[1] / 1e3),
+        }
+        return {**orjson.loads(message.value()), "_kafka": known}
+
+    @dlt.resource(name="orders")
+    def messages() -> Iterator[Any]:
+        consumer = Consumer({"bootstrap.servers": BROKERS, "group.id": "bench_dlt", "auto.offset.reset": "earliest"})
+        read = dlt.current.resource_state().setdefault("offsets", {})
+        places = [
+            TopicPartition(TOPIC, number, read.get(str(number), -1) + 1)
+            for number in consumer.list_topics(TOPIC).topics[TOPIC].partitions
+        ]
+        ends = {place.partition: consumer.get_watermark_offsets(place)[1] for place in places}
+        consumer.assign(places)
+        while any(read.get(str(number), -1) + 1 < end for number, end in ends.items()):
+            batch = consumer.consume(3000, timeout=3)
+            yield [processed(message) for message in batch]
+            read.update((str(message.partition()), message.offset()) for message in batch)
+        consumer.close()
+
+    _dlt(_dlt_postgres(), messages(), "orders", "append")
+
+
+# --- Quix Streams: its own sink ---
+
+
+def quix_topic_to_postgresql() -> None:
+    from psycopg.conninfo import conninfo_to_dict
+    from quixstreams import Application  # type: ignore[import-not-found]
+    from quixstreams.sinks.community.postgresql import PostgreSQLSink  # type: ignore[import-not-found]
+
+    records, folder = int(os.environ["BENCH_RECORDS"]), os.environ["BENCH_FOLDER"]
+    application = Application(BROKERS, consumer_group="bench_quix", auto_offset_reset="earliest", state_dir=folder)
+    target = conninfo_to_dict(TARGET)
+    place = {name: target[name] for name in ("host", "port", "dbname", "user", "password")}
+    sink = PostgreSQLSink(**place, table_name="orders")
+    application.dataframe(application.topic(TOPIC, key_deserializer="str")).sink(sink)
+    application.run(count=records, collect=False)
 
 
 # --- pandas: the script that everybody writes ---
