@@ -32,6 +32,7 @@ EVENTS: Mapping[str, Callable[[Path | None], list[Finding]]] = {
     "landed": lambda _: events.landed_to_row(),
     "handled": lambda _: events.handled(),
     "stream": stream.findings,
+    "backlog": stream.backlog,
 }
 """What is measured of the events' side, given a Python that has the peers."""
 
