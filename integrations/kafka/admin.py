@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from integrations.kafka.connection import Connection
-from integrations.kafka.errors import KafkaIntegrationError, told
+from integrations.kafka.errors import KafkaIntegrationError, patiently
 from integrations.kafka.topics import no_topic
 
 _LARGEST_NOTE = 64 << 20
@@ -90,8 +90,8 @@ class Admin:
         """
         from kafka.structs import TopicPartition
 
-        with told(self._connection, "delete_records"):
-            self._client.delete_records({TopicPartition(topic, 0): offset})
+        before = {TopicPartition(topic, 0): offset}
+        patiently(self._connection, "delete_records", lambda: self._client.delete_records(before))
 
     def __enter__(self) -> Self:
         return self
@@ -106,9 +106,7 @@ class Admin:
 
         if topic not in self._topics():
             try:
-                with told(self._connection, "create_topics"):
-                    wanted = {topic: {"num_partitions": 1, "configs": configs}}
-                    self._client.create_topics(wanted, wait_for_metadata=True)
+                patiently(self._connection, "create_topics", lambda: self._create(topic, configs))
             except KafkaIntegrationError as error:
                 if error.code != TopicAlreadyExistsError.__name__:
                     raise _unmade(topic, error, configs) from None
@@ -123,9 +121,12 @@ class Admin:
                     hint=f"kafka-configs.sh --alter --topic {topic} --add-config {name}={configs[name]}",
                 )
 
+    def _create(self, topic: str, configs: Mapping[str, str]) -> None:
+        self._client._controller_id = None  # noqa: SLF001  (it would ask the one that is away again)
+        self._client.create_topics({topic: {"num_partitions": 1, "configs": configs}}, wait_for_metadata=True)
+
     def _topics(self) -> list[str]:
-        with told(self._connection, "topics"):
-            topics: list[str] = self._client.list_topics()
+        topics: list[str] = patiently(self._connection, "topics", self._client.list_topics)
         return topics
 
     def _configs(self, topic: str) -> dict[str, str]:
@@ -133,8 +134,9 @@ class Admin:
         from kafka.admin import ConfigResource
 
         asked = ConfigResource("TOPIC", topic, [*_KEEPING, "max.message.bytes"])
-        with told(self._connection, "describe_configs"):
-            found = self._client.describe_configs([asked], config_filter="all")
+        found = patiently(
+            self._connection, "describe_configs", lambda: self._client.describe_configs([asked], config_filter="all")
+        )
         return {name: each["value"] for name, each in found["topic"].get(topic, {}).items()}
 
 

@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeVar
 
 from integrations.calls import silence
 from integrations.kafka.errors import KafkaIntegrationError, in_our_words, is_refusal
+from integrations.kafka.moves import client_class, find_leaders_again
 
 silence("kafka")  # it logs passwords at DEBUG
 
@@ -76,12 +77,15 @@ class Connection:
         failures: list[Exception] = []
         wires: list[Any] = []
         try:
-            return client(**self._options(), kafka_client=partial(_wire, failures, wires), **options)
+            opened = client(**self._options(), kafka_client=partial(_wire, failures, wires), **options)
         except (KafkaError, ValueError) as error:
             for wire in wires:
                 wire.close()  # its thread goes on, otherwise
             error.__cause__ = next((each for each in reversed(failures) if each is not error), None)
             raise in_our_words(self, "connect", error) from None
+        if hasattr(opened, "_fetcher"):  # a consumer
+            find_leaders_again(opened)
+        return opened
 
     def _options(self) -> dict[str, Any]:
         security = ("SASL_" if self.username else "") + ("PLAINTEXT" if self.tls is None else "SSL")
@@ -136,7 +140,6 @@ def _wire(failures: list[Exception], wires: list[Any], **options: Any) -> Any:  
         wires: Takes what is returned.
         options: kafka-python's.
     """
-    from kafka.net.compat import KafkaNetClient
     from kafka.net.manager import KafkaConnectionManager
     from kafka.net.selector import NetworkSelector
 
@@ -157,6 +160,12 @@ def _wire(failures: list[Exception], wires: list[Any], **options: Any) -> Any:  
                 raise failures[-1]
             super().maybe_raise_auth_failure(node_id)
 
+        async def wait_for(self, future: object, timeout_ms: float | None) -> Any:  # noqa: ANN401
+            """Nothing is waited for without end."""
+            return await super().wait_for(
+                future, self.config["request_timeout_ms"] if timeout_ms is None else timeout_ms
+            )
+
         def _is_turned_away(self) -> bool:
             """Whether brokers close each connection that authenticates: their reason is easily lost on the way."""
             closed = [each for each in failures if "disconnected" in str(each)]
@@ -164,7 +173,7 @@ def _wire(failures: list[Exception], wires: list[Any], **options: Any) -> Any:  
 
     net = NetworkSelector(**options)
     try:
-        wires.append(KafkaNetClient(net, Manager(net, **options)))
+        wires.append(client_class()(net, Manager(net, **options)))
     except ValueError:  # of an address
         net.close()
         raise

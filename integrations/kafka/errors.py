@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from errors import IntegrationError
 
 if TYPE_CHECKING:
     from integrations.kafka.connection import Connection
+
+T = TypeVar("T")
+
+_PAUSE = 0.05
+"""Seconds before another broker is asked."""
 
 _TLS = "check `tls`: `ca` is the authority that signed the brokers' certificates, which name the hosts of `brokers`"
 
@@ -35,6 +41,28 @@ def told(connection: Connection, operation: str) -> Iterator[None]:
         raise in_our_words(connection, operation, error) from None
 
 
+def patiently(connection: Connection, operation: str, call: Callable[[], T]) -> T:
+    """What a call returns that any broker can answer: one that is away may be the first that is asked.
+
+    Args:
+        connection: Whom it talks to, and how long that may take.
+        operation: What it does: `topics`.
+        call: The call.
+
+    Raises:
+        KafkaIntegrationError: No broker answers in time, or one refuses.
+    """
+    deadline = time.monotonic() + connection.timeout
+    while True:
+        try:
+            with told(connection, operation):
+                return call()
+        except KafkaIntegrationError as error:
+            if not error.retryable or time.monotonic() > deadline:
+                raise
+            time.sleep(_PAUSE)
+
+
 def in_our_words(connection: Connection, operation: str, error: Exception) -> KafkaIntegrationError:
     """An error of kafka-python's, without a secret.
 
@@ -44,16 +72,15 @@ def in_our_words(connection: Connection, operation: str, error: Exception) -> Ka
         error: The error.
     """
     error = _cause(error)
-    message, hint = _message(connection, error)
+    is_turned_away = operation == "connect" and _is_turned_away(connection, error)
+    message, hint = _message(connection, error, is_turned_away=is_turned_away)
     return KafkaIntegrationError(
         f"Kafka at {connection.brokers}: {message}",
         service="kafka",
         operation=operation,
         code=type(error).__name__,
         hint=hint,
-        retryable=bool(getattr(error, "retriable", False))
-        and not is_refusal(error)
-        and not _is_turned_away(connection, error),
+        retryable=bool(getattr(error, "retriable", False)) and not is_refusal(error) and not is_turned_away,
     )
 
 
@@ -75,6 +102,7 @@ def _cause(error: Exception) -> Exception:
 
 
 def _is_turned_away(connection: Connection, error: Exception) -> bool:
+    """Whether brokers may have closed a connection for its password; a broker that dies closes those that it had."""
     return bool(connection.username) and "disconnected" in f"{error} {error.__cause__}"
 
 
@@ -82,7 +110,7 @@ def _is_untrusted(error: Exception) -> bool:
     return any(word in str(error) for word in ("CERTIFICATE", "WRONG_VERSION_NUMBER", "ALERT_"))
 
 
-def _message(connection: Connection, error: Exception) -> tuple[str, str]:
+def _message(connection: Connection, error: Exception, *, is_turned_away: bool) -> tuple[str, str]:
     from kafka import errors
 
     told: list[tuple[Any, str, str]] = [
@@ -136,7 +164,7 @@ def _message(connection: Connection, error: Exception) -> tuple[str, str]:
     for kind, message, hint in told:
         if isinstance(error, kind):
             return message, hint
-    if _is_turned_away(connection, error):
+    if is_turned_away:
         closed = "the brokers close the connection, as they do if the user or the password is refused"
         return f"{closed} ({connection.mechanism})", "check `auth`, then the brokers' own log"
     if isinstance(error, errors.RetriableError):

@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from integrations.kafka.connection import Connection
-from integrations.kafka.errors import KafkaIntegrationError, told
+from integrations.kafka.errors import KafkaIntegrationError, patiently, told
 
 _LOOK = 50
 """Milliseconds that one look takes at most."""
@@ -33,8 +33,10 @@ def last_value(connection: Connection, topic: str) -> bytes | None:
         metrics_enabled=False,
     )
     try:
+        if topic not in patiently(connection, "topics", consumer.topics):
+            return None
         with told(connection, "fetch"):
-            return _last(consumer, connection, topic) if topic in consumer.topics() else None
+            return _last(consumer, connection, topic)
     finally:
         consumer.close(autocommit=False, timeout_ms=1000)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from difflib import get_close_matches
@@ -10,7 +11,8 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from integrations.kafka.connection import Connection
-from integrations.kafka.errors import KafkaIntegrationError, told
+from integrations.kafka.errors import KafkaIntegrationError, patiently, told
+from integrations.kafka.moves import leaderless
 
 _GLOB = frozenset("*?[")
 
@@ -56,8 +58,7 @@ class Cluster:
         Raises:
             KafkaIntegrationError: A name, or a glob, has no topic.
         """
-        with told(self._connection, "topics"):
-            there: Collection[str] = self._consumer.topics()
+        there: Collection[str] = patiently(self._connection, "topics", self._consumer.topics)
         found = {topic for each in wanted for topic in self._matching(each, there)}
         cluster = self._consumer._cluster  # noqa: SLF001  (the only place where kafka-python has a topic's id)
         ids = {name: str(cluster.topic_id(name) or "") for name in found}
@@ -65,7 +66,7 @@ class Cluster:
 
     def bounds(self, partitions: Collection[Any]) -> Mapping[Any, Bounds]:
         """Which offsets partitions have now."""
-        with told(self._connection, "list_offsets"):
+        with self._led(partitions):
             ends = self._consumer.end_offsets(partitions, timeout_ms=self._wait)
             firsts = self._consumer.beginning_offsets(partitions, timeout_ms=self._wait)
         return {partition: Bounds(firsts[partition], ends[partition]) for partition in partitions}
@@ -73,9 +74,21 @@ class Cluster:
     def at(self, moment: datetime, partitions: Collection[Any]) -> Mapping[Any, int]:
         """The first offset that was written at a moment or later, for those partitions that have one."""
         milliseconds = round(moment.timestamp() * 1000)
-        with told(self._connection, "list_offsets"):
+        with self._led(partitions):
             found = self._consumer.offsets_for_times(dict.fromkeys(partitions, milliseconds), timeout_ms=self._wait)
         return {partition: place.offset for partition, place in found.items() if place is not None}
+
+    @contextmanager
+    def _led(self, partitions: Collection[Any]) -> Iterator[None]:
+        """Says which partitions have no leader, if that is why their offsets cannot be told."""
+        try:
+            with told(self._connection, "list_offsets"):
+                yield
+        except KafkaIntegrationError as error:
+            without = leaderless(self._consumer._cluster, partitions)  # noqa: SLF001  (see above)
+            if not error.retryable or not without:
+                raise
+            raise no_leader(self._connection, without) from None
 
     def _matching(self, wanted: str, there: Collection[str]) -> list[str]:
         is_glob = not _GLOB.isdisjoint(wanted)
@@ -87,6 +100,19 @@ class Cluster:
     def _partitions(self, topic: str) -> Collection[int]:
         partitions: Collection[int] = self._consumer.partitions_for_topic(topic)
         return partitions
+
+
+def no_leader(connection: Connection, partitions: Sequence[Any]) -> KafkaIntegrationError:
+    """Says that some partitions have no leader."""
+    named = ", ".join(f"{each.topic}/{each.partition}" for each in partitions[:5]) + ", ..." * (len(partitions) > 5)
+    return KafkaIntegrationError(
+        f"Kafka at {connection.brokers}: {named} {'has' if len(partitions) == 1 else 'have'} no leader",
+        service="kafka",
+        operation="list_offsets",
+        code="LeaderNotAvailableError",
+        hint="the brokers that have such a partition are away: start one that was in sync",
+        retryable=True,
+    )
 
 
 def no_topic(

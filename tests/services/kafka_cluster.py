@@ -114,8 +114,8 @@ def _coordinator(name: str) -> int:
     """Kafka's way to part names among partitions: Java's hash, without its sign."""
     hashed = 0
     for character in name:
-        hashed = (31 * hashed + ord(character)) & 0xFFFFFFFF
-    return (hashed & 0x7FFFFFFF) % _COORDINATORS
+        hashed = (31 * hashed + ord(character)) % 2**32
+    return min(hashed, 2**32 - hashed) % _COORDINATORS
 
 
 def _first(leader: int) -> list[int]:
