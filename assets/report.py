@@ -31,7 +31,7 @@ def metadata(pipeline: Pipeline, upstream: dg.AssetKey, report: RunReport) -> di
         "rows_deduplicated": report.deduplicated,
         "rows_deleted": report.deleted,
         "rows_expired": report.expired,
-        **({"records_missed": report.missed, "lag": sum(each.lag for each in report.lag)} if report.lag else {}),
+        **(_stream(report) if report.lag else {}),
         **{f"rows_of_{child}": count for child, count in report.children.items()},
         "bytes_read": report.bytes_read,
         "seconds": round(report.seconds, 3),
@@ -59,6 +59,7 @@ def checks(report: RunReport) -> list[dg.AssetCheckResult]:
     """The results of the asset's checks: what the run knows already, nothing is read again."""
     counts = {"extracted": report.extracted, "loaded": report.loaded, "filtered": report.filtered}
     counts |= {"quarantined": report.quarantined, "deduplicated": report.deduplicated}
+    counts |= {"tombstones": report.tombstones} if report.tombstones else {}
     share = report.quarantined / report.extracted if report.extracted else 0.0
     return [
         dg.AssetCheckResult(check_name="rows_accounted_for", passed=report.balanced, metadata=counts),
@@ -72,9 +73,21 @@ def checks(report: RunReport) -> list[dg.AssetCheckResult]:
     ]
 
 
+def _stream(report: RunReport) -> Mapping[str, Any]:
+    """What waits after the run, and what of it had no value."""
+    ages = [each.oldest for each in report.lag if each.oldest is not None]
+    return {
+        "tombstones": report.tombstones,
+        "records_missed": report.missed,
+        "lag": sum(each.lag for each in report.lag),
+        "oldest_unread_seconds": round(max(ages), 3) if ages else None,
+    }
+
+
 def _lag(each: PartitionLag) -> Mapping[str, object]:
     shown = {"topic": each.topic, "partition": each.partition, "committed": each.committed, "end": each.end}
-    return {**shown, "lag": each.lag}
+    age = None if each.oldest is None else f"{each.oldest:,.1f} s"
+    return {**shown, "lag": each.lag, "oldest unread": age}
 
 
 def _rejected(bad: BadRow) -> Mapping[str, object]:

@@ -173,7 +173,7 @@ def show_report(report: RunReport, *, as_json: bool, quarantine: bool = True) ->
         "quarantined",
         "deduplicated",
     )
-    counts += ("deleted",) if report.deleted else ()
+    counts += ("tombstones", "deleted") if report.tombstones else ("deleted",) if report.deleted else ()
     name = f"{report.pipeline} {report.partition or ''}".rstrip()
     rows = [(count, getattr(report, count.strip())) for count in counts]
     table((name, "rows"), [*rows, *((f"children: {child}", count) for child, count in report.children.items())])
@@ -262,8 +262,8 @@ def report_dict(report: RunReport) -> dict[str, object]:
     """
     names = (
         "pipeline", "run_id", "source", "destination", "partition", "extracted", "loaded", "inserted", "updated",
-        "filtered", "quarantined", "deduplicated", "deleted", "expired", "missed", "children", "bytes_read", "seconds",
-        "peak_memory", "state_before", "state_after", "schema", "rows_per_second",
+        "filtered", "quarantined", "deduplicated", "tombstones", "deleted", "expired", "missed", "children",
+        "bytes_read", "seconds", "peak_memory", "state_before", "state_after", "schema", "rows_per_second",
     )  # fmt: skip
     return {name: getattr(report, name) for name in names}
 

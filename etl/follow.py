@@ -35,6 +35,8 @@ _SUMMED = (
     "filtered",
     "quarantined",
     "deduplicated",
+    "tombstones",
+    "deleted",
     "missed",
     "bytes_read",
     "seconds",

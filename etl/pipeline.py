@@ -760,6 +760,16 @@ class StreamSource(Brokers):
         description="What a record's value is: a JSON object, a line of CSV, bytes (column `value`), or a record of "
         "Avro or Protobuf whose schema is in `registry`.",
     )
+    tombstones: Literal["quarantine", "skip", "keep", "delete"] = Field(
+        "quarantine",
+        description="A record without a value: set it aside, leave it out (filtered), keep it as a row of NULLs in "
+        "which kafka_tombstone is true, or delete the row of its key from the table that rows are merged into.",
+    )
+    key_format: Literal["json", "text", "avro"] = Field(
+        "json",
+        description="With `tombstones: delete`: what a record's key is: JSON (an object, or one value), text as it is, "
+        "or Avro whose schema is in `registry`.",
+    )
     registry: Registry | None = Field(
         None, validate_default=True, description="Avro and Protobuf only: who has the schemas."
     )
@@ -769,11 +779,6 @@ class StreamSource(Brokers):
     delimiter: Character = Field(",", description="CSV only.")
     metadata: list[Literal["topic", "partition", "offset", "timestamp", "key", "key_bytes", "headers"]] = Field(
         [], description="What of the record itself becomes a column: kafka_topic, kafka_partition, kafka_offset, ..."
-    )
-    tombstones: Literal["quarantine", "skip", "keep"] = Field(
-        "quarantine",
-        description="A record without a value: set it aside, leave it out (filtered), or keep it as a row of NULLs in "
-        "which kafka_tombstone is true.",
     )
     start: Annotated[Literal["earliest", "latest"] | datetime, BeforeValidator(_moment)] = Field(
         "earliest", description="Where the first run starts: earliest, latest, or a time: 2024-01-01T00:00:00Z."
@@ -808,13 +813,22 @@ class StreamSource(Brokers):
             raise ValueError(f"{what}; records have no header: say both, or none")
         return columns
 
+    @field_validator("key_format")
+    @classmethod
+    def _something_reads_keys(cls, form: str, info: ValidationInfo) -> str:
+        if info.data.get("tombstones", "delete") != "delete":
+            raise ValueError("`key_format` without `tombstones: delete`; nothing else reads keys: leave it out")
+        return form
+
     @field_validator("registry")
     @classmethod
     def _has_schemas(cls, registry: Registry | None, info: ValidationInfo) -> Registry | None:
-        kind = info.data.get("format", "json")
-        if (kind in {"avro", "protobuf"}) != bool(registry) and "format" in info.data:
+        told = {name: info.data.get(name, "json") for name in ("format", "key_format")}
+        needing = [f"{name}: {kind}" for name, kind in told.items() if kind in {"avro", "protobuf"}]
+        if bool(needing) != bool(registry) and "format" in info.data:
             what = "`registry` with" if registry else "no `registry` with"
-            raise ValueError(f"{what} `format: {kind}`; avro and protobuf need one: {{url: ${{SCHEMA_REGISTRY_URL}}}}")
+            which = needing[0] if needing else f"format: {told['format']}"
+            raise ValueError(f"{what} `{which}`; avro and protobuf need one: {{url: ${{SCHEMA_REGISTRY_URL}}}}")
         return registry
 
 
@@ -1042,7 +1056,8 @@ class DatabaseDestination(Model):
     )
     soft_delete: Name | None = Field(
         None,
-        description="With `delete_missing`: a column that takes the time of deletion, instead; else it is NULL.",
+        description="With `delete_missing`, or a stream's `tombstones: delete`: a column that takes the time of "
+        "deletion, instead; else it is NULL.",
     )
 
     indexes: list[Text | list[Text]] = Field(
@@ -1070,9 +1085,7 @@ class DatabaseDestination(Model):
 
     @field_validator("soft_delete")
     @classmethod
-    def _something_deletes(cls, value: str | None, info: ValidationInfo) -> str | None:
-        if value and info.data.get("delete_missing") is False:
-            raise ValueError("`soft_delete` without `delete_missing`; add `delete_missing: true`")
+    def _is_not_beside_history(cls, value: str | None, info: ValidationInfo) -> str | None:
         if value and info.data.get("history"):
             raise ValueError("`soft_delete` beside `history`, which closes missing rows by itself; leave it out")
         return value
@@ -1316,6 +1329,25 @@ class Pipeline(Model):
         if destination.write == "append" and {"incremental", "resume"} <= set(partly):
             message = "`append` with `resume` and `incremental` could load rows twice; use merge, or drop `resume`"
             raise PydanticCustomError("value_error", message, {"at": "write"})
+        return destination
+
+    @field_validator("destination")
+    @classmethod
+    def _can_delete(cls, destination: Destination, info: ValidationInfo) -> Destination:
+        source = info.data.get("source")
+        by_key = getattr(source, "tombstones", None) == "delete"
+        if by_key and not isinstance(destination, DatabaseDestination):
+            message = (
+                "`tombstones: delete` needs a table that rows are merged into; load into a database, or say `skip`"
+            )
+            raise PydanticCustomError("value_error", message, {"at": "type"})
+        if by_key and destination.write != "merge":
+            message = f"`{destination.write}` with `tombstones: delete`, which deletes by key; say `write: merge`"
+            raise PydanticCustomError("value_error", message, {"at": "write"})
+        deletes = by_key or getattr(destination, "delete_missing", False) or source is None
+        if getattr(destination, "soft_delete", None) and not deletes:
+            message = "`soft_delete` without `delete_missing`; add `delete_missing: true`"
+            raise PydanticCustomError("value_error", message, {"at": "soft_delete"})
         return destination
 
     @field_validator("destination")

@@ -8,6 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+import numpy as np
 import pyarrow as pa
 
 from etl.children import ChildTables
@@ -18,9 +19,10 @@ from etl.rules import Rules
 from etl.run import rules_of
 from etl.shown import shown
 from etl.sources import open_source
-from etl.stream import Batch, Broken, Destination
+from etl.stream import Batch, Broken, Destination, Tombstones
+from etl.tombstones import Deletions
 
-Outcome = Literal["inserted", "updated", "filtered", "broken"]
+Outcome = Literal["inserted", "updated", "deleted", "filtered", "broken"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +31,9 @@ class PreviewRow:
 
     Args:
         source: The row as it was read.
-        outcome: What would become of it. `updated`: the destination has a row with this key.
-        result: The row as it would be loaded; None if it is filtered or broken.
+        outcome: What would become of it. `updated`: the destination has a row with this key. `deleted`: it is a
+            tombstone, and the row of its key goes, if there is one.
+        result: The row as it would be loaded, the key of the row that goes; None if it is filtered or broken.
         children: Child table -> how many rows it would get from it.
         broken: The rules that it breaks.
     """
@@ -61,6 +64,7 @@ def preview(pipeline: Pipeline, limit: int, *, full_refresh: bool = False) -> li
     with (
         closing(open_source(pipeline).open(None if full_refresh else state)) as extraction,
         closing(rules_of(pipeline)) as rules,
+        closing(Deletions(pipeline)) as deletions,
     ):
         for batch in extraction:
             rows += [PreviewRow(bad.row, "broken", broken=bad.broken) for bad in batch.bad]
@@ -68,6 +72,7 @@ def preview(pipeline: Pipeline, limit: int, *, full_refresh: bool = False) -> li
                 row, loaded = _judged(one, rules, contract, children)
                 good |= {len(rows): loaded} if loaded.num_rows else {}
                 rows.append(row)
+            rows += _deleting(batch.tombstones, deletions) if batch.tombstones else []
             if len(rows) >= limit:
                 break
     for place in _there(pipeline, destination, good):
@@ -95,6 +100,17 @@ def _judged(one: Batch, rules: Rules, contract: Contract, children: ChildTables)
     for rows in parted.children:
         counts[rows.table] += rows.rows.num_rows
     return PreviewRow(source, "inserted", shown(parted.rows)[0], counts), parted.rows
+
+
+def _deleting(tombstones: Tombstones, deletions: Deletions) -> list[PreviewRow]:
+    """What becomes of tombstones: those that delete, that are broken, and that are filtered out."""
+    gone = deletions.apply(tombstones, np.array([], np.int64))
+    rows = [
+        PreviewRow(tombstones.bad(int(place), ()).row, "deleted", key)
+        for place, key in zip(gone.places, shown(gone.keys), strict=True)
+    ]
+    rows += [PreviewRow(bad.row, "broken", broken=bad.broken) for bad in gone.bad]
+    return rows + [PreviewRow({}, "filtered")] * gone.filtered
 
 
 def _there(pipeline: Pipeline, destination: Destination, good: Mapping[int, pa.RecordBatch]) -> list[int]:

@@ -47,6 +47,7 @@ def find_problems(document: Document, pipeline: Pipeline | None) -> Iterator[Pro
     yield from _check_problems(document, transform)
     yield from _schema_problems(document, transform)
     yield from _expression_problems(document, transform, columns)
+    yield from _tombstone_problems(document, pipeline) if pipeline else ()
     if columns is not None:
         yield from _result_problems(document, [*columns, *transform.derive])
         yield from _children_problems(document, transform, [*columns, *transform.derive])
@@ -170,6 +171,20 @@ def _children_problems(document: Document, transform: Transform, columns: list[s
         for name in child.keys:
             if name not in columns:
                 yield _no_column(document, (*path, "keys", name), name, columns, at_key=True)
+
+
+def _tombstone_problems(document: Document, pipeline: Pipeline) -> Iterator[Problem]:
+    """Why tombstones that are to delete rows cannot."""
+    from etl.tombstones import KeyRulesError, key_rules
+
+    if getattr(pipeline.source, "tombstones", None) != "delete":
+        return
+    try:
+        key_rules(pipeline)
+    except KeyRulesError as error:
+        yield document.problem(error.at, error.message, error.hint or "")
+    except RuleError:
+        return  # an expression that cannot be read is told where it stands
 
 
 def _named_problems(document: Document, path: KeyPath, columns: list[str]) -> Iterator[Problem]:

@@ -11,6 +11,7 @@ from contextlib import closing
 from functools import partial
 from typing import cast
 
+import numpy as np
 import pyarrow as pa
 
 from errors import AccountingError, InvalidRowsError, PivotalError
@@ -31,6 +32,7 @@ from etl.stream import (
     BadRow,
     Batch,
     Broken,
+    DeletingLoad,
     Expecting,
     Extraction,
     Load,
@@ -43,6 +45,7 @@ from etl.stream import (
     Streaming,
     Transformed,
 )
+from etl.tombstones import Deletions, Places
 from events.cause import Cause, caused_by, new_event
 from events.envelope import new_id
 from events.log import open_log
@@ -77,7 +80,7 @@ def run_pipeline(
             may go on at the same time.
 
     Returns:
-        The report: extracted = loaded + filtered + quarantined + deduplicated.
+        The report: extracted = loaded + filtered + quarantined + deduplicated + tombstones.
 
     Raises:
         AccountingError: The counts do not add up; nothing was published.
@@ -143,7 +146,7 @@ def _run(
         _settle(load, report)
         report.expired = load.commit(after)
         report.state_after = after or state
-        _acknowledge(extraction, report)
+        _acknowledge(extraction, report, goes_on=bool(held))
     if isinstance(extraction, Partial) and extraction.stopped:
         if report.expired:  # nobody sees the report of a run that fails
             logger.warning("pipeline %s: %d old rows left the quarantine", pipeline.name, report.expired)
@@ -154,10 +157,11 @@ def _run(
     return report
 
 
-def _acknowledge(extraction: Extraction, report: RunReport) -> None:
+def _acknowledge(extraction: Extraction, report: RunReport, *, goes_on: bool) -> None:
+    """Ends the reading of a stream; one that goes on at once does not wait for what is there by now."""
     if isinstance(extraction, Streaming):
         extraction.acknowledge()
-        report.missed, report.lag = extraction.missed, extraction.lag()
+        report.missed, report.lag = extraction.missed, extraction.lag() if goes_on else extraction.lag_now()
 
 
 def _stream(
@@ -173,18 +177,22 @@ def _stream(
     refused: list[BadRow] = []
     with (
         closing(rules_of(pipeline)) as rules,
+        closing(Deletions(pipeline)) as deletions,
         closing(read_ahead(extraction)) as batches,
         WriteBehind() as behind,
     ):
         for batch in batches:
             done = rules.apply(batch)
             parted = children.part(contract.apply(done.good))
-            bad = [*batch.bad, *done.bad, *_as_read(batch, done, parted.broken)]
+            gone = deletions.apply(batch.tombstones, _loaded(done, parted)) if batch.tombstones else None
+            bad = [*batch.bad, *done.bad, *_as_read(batch, done, parted.broken), *(gone.bad if gone else ())]
             if bad and pipeline.on_invalid == "fail":
                 raise _invalid(pipeline, bad[0])
             behind.call(_write, pipeline, load, parted, partial(_as_read, batch, done), refused)
+            if gone:
+                behind.call(cast(DeletingLoad, load).delete, gone.keys, gone.before)  # others have no tombstones
             behind.call(load.quarantine, bad)
-            _count(report, batch, parted.rows, bad, done.filtered)
+            _count(report, batch, parted.rows, bad, done.filtered + (gone.filtered if gone else 0))
             if progress:
                 progress(report)
     report.rejected = [*report.rejected, *refused][:SAMPLE]
@@ -228,6 +236,12 @@ def _as_read(batch: Batch, done: Transformed, broken: Mapping[int, Sequence[Brok
     ]
 
 
+def _loaded(done: Transformed, parted: Parted) -> Places:
+    """The places in the batch of the rows that are loaded."""
+    good = np.array(done.places() if done.places else (), np.int64)
+    return np.delete(good, list(parted.broken))
+
+
 def rules_of(pipeline: Pipeline) -> Rules:
     """The rules of a run; close them."""
     return Rules(pipeline.transform, connection=getattr(pipeline.destination, "connection", None))
@@ -235,6 +249,7 @@ def rules_of(pipeline: Pipeline) -> Rules:
 
 def _count(report: RunReport, batch: Batch, rows: pa.RecordBatch, bad: Sequence[BadRow], filtered: int) -> None:
     report.extracted += batch.rows.num_rows + len(batch.bad) + batch.deduplicated + batch.filtered
+    report.extracted += len(batch.tombstones.keys) if batch.tombstones else 0
     report.deduplicated += batch.deduplicated
     report.filtered += filtered + batch.filtered
     report.quarantined += len(bad)
@@ -247,12 +262,13 @@ def _settle(load: Load, report: RunReport) -> None:
     loaded = load.loaded()
     report.inserted, report.updated = loaded.inserted, loaded.updated
     report.deduplicated += loaded.deduplicated
-    report.deleted, report.children = loaded.deleted, loaded.children
+    report.tombstones, report.deleted, report.children = loaded.tombstones, loaded.deleted, loaded.children
     report.quarantined += loaded.refused
     if not report.balanced:
         raise AccountingError(
             f"pipeline {report.pipeline}: extracted {report.extracted} rows, but loaded {report.loaded} + filtered "
-            f"{report.filtered} + quarantined {report.quarantined} + deduplicated {report.deduplicated}",
+            f"{report.filtered} + quarantined {report.quarantined} + deduplicated {report.deduplicated} + tombstones "
+            f"{report.tombstones}",
             hint="nothing was published; this is a bug: please report it with the pipeline file",
         )
 
@@ -297,6 +313,7 @@ def counts(report: RunReport) -> dict[str, object]:
         "filtered",
         "quarantined",
         "deduplicated",
+        "tombstones",
         "deleted",
         "expired",
         "missed",

@@ -57,6 +57,23 @@ class BadRow:
 
 
 @dataclass(frozen=True, slots=True)
+class Tombstones:
+    """Records of a stream that have a key and no value: whatever row has that key is to go.
+
+    Args:
+        keys: Their keys, as bytes; None where a record has none.
+        known: What is known of each beside it (`metadata`): column -> its values.
+        before: For each, how many of the batch's rows came before it.
+        bad: Index -> the row for the quarantine, with what is wrong with it.
+    """
+
+    keys: Sequence[bytes | None]
+    known: Mapping[str, pa.Array]
+    before: Sequence[int]
+    bad: Callable[[int, Sequence[Broken]], BadRow]
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
     """Some rows as a source read them.
 
@@ -68,6 +85,7 @@ class Batch:
         deduplicated: Rows that were read again (lag, ties) but had been loaded before: not in `rows`.
             Counted as extracted and deduplicated.
         filtered: Rows that the source was told to leave out (a stream's tombstones). Counted as extracted and filtered.
+        tombstones: What deletes rows, among the rows; None if there is nothing of it.
     """
 
     rows: pa.RecordBatch
@@ -75,6 +93,7 @@ class Batch:
     bad: Sequence[BadRow] = ()
     deduplicated: int = 0
     filtered: int = 0
+    tombstones: Tombstones | None = None
 
 
 class Extraction(Protocol):
@@ -115,6 +134,13 @@ class Streaming(Protocol):
 
     def lag(self) -> Sequence[PartitionLag]:
         """How far behind the reading is, by partition, as it was when it began."""
+        ...
+
+    def lag_now(self) -> Sequence[PartitionLag]:
+        """How far behind it is now, with the age of the oldest record that is unread; asked for last, it may take long.
+
+        It never fails: what cannot be told now is as it was when the reading began.
+        """
         ...
 
     def acknowledge(self) -> None:
@@ -214,15 +240,17 @@ class Loaded:
     """What a destination did with the rows it was given: given = inserted + updated + deduplicated + refused.
 
     `deduplicated` counts rows that were there already, unchanged, or that a newer version of the same key
-    supersedes, in the same run or (with `version`) in the table. `refused` ones are in the quarantine. `deleted` rows
-    were in the table and not among those given (`delete_missing`). `children` are not among them: the rows that each
-    child table now has from them.
+    supersedes, in the same run or (with `version`) in the table; or that a tombstone of the same run deletes. `refused`
+    ones are in the quarantine. `tombstones` counts the keys that were given to be deleted, whether a row had them or
+    not. `deleted` rows were in the table, and not among those given (`delete_missing`) or with the key of a tombstone.
+    `children` are not among them: the rows that each child table now has from them.
     """
 
     inserted: int
     updated: int = 0
     deduplicated: int = 0
     refused: int = 0
+    tombstones: int = 0
     deleted: int = 0
     children: Mapping[str, int] = field(default_factory=dict)
 
@@ -263,6 +291,20 @@ class ParentLoad(Load, Protocol):
 
     def write_children(self, children: ChildRows) -> None:
         """Takes rows of a child table, after the rows that they belong to and before any other rows."""
+        ...
+
+
+class DeletingLoad(Load, Protocol):
+    """A load into a table that rows are deleted from by their keys."""
+
+    def delete(self, keys: pa.RecordBatch, before: pa.Array) -> None:
+        """Takes keys whose rows are to go, after the rows that they came among and before any other rows.
+
+        Args:
+            keys: The columns of `key`; none of them is NULL.
+            before: For each, how many of the rows that `write` was given last came before it. Those of its key go,
+                too; those behind it stay.
+        """
         ...
 
 
@@ -336,10 +378,11 @@ class ParentDestination(Destination, Protocol):
 
 @dataclass(slots=True)
 class RunReport:
-    """What a run did: extracted = loaded + filtered + quarantined + deduplicated.
+    """What a run did: extracted = loaded + filtered + quarantined + deduplicated + tombstones.
 
-    Others were not extracted: `deleted` rows were in the table, `expired` ones in the quarantine, `children` (by table)
-    in a row's list, `missed` ones were gone from a stream before they were read (at most so many).
+    `tombstones` are records of a stream that delete the row of their key, whether it is there or not (`tombstones:
+    delete`). Others were not extracted: `deleted` rows were in the table, `expired` ones in the quarantine, `children`
+    (by table) in a row's list, `missed` ones were gone from a stream before they were read (at most so many).
     """
 
     pipeline: str
@@ -353,6 +396,7 @@ class RunReport:
     filtered: int = 0
     quarantined: int = 0
     deduplicated: int = 0
+    tombstones: int = 0
     deleted: int = 0
     expired: int = 0
     missed: int = 0
@@ -380,7 +424,8 @@ class RunReport:
     @property
     def balanced(self) -> bool:
         """Whether every row is accounted for (promise 1)."""
-        return self.extracted == self.loaded + self.filtered + self.quarantined + self.deduplicated
+        gone = self.filtered + self.quarantined + self.deduplicated + self.tombstones
+        return self.extracted == self.loaded + gone
 
 
 Progress = Callable[[RunReport], None]

@@ -1,7 +1,7 @@
 """Child tables of a merge: what the rows that came had in a child table goes, what they have now comes.
 
 Of several rows with one key only the newest counts, as in the parent's own merge; with `version`, not even that if the
-table's row is newer. Rows that did not come keep their child rows.
+table's row is newer. Rows that did not come keep their child rows; those that tombstones delete lose them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ import pyarrow as pa
 
 from errors import DestinationError
 from etl.destinations.merge import Merge
+from etl.destinations.names import Name
 from etl.destinations.sql import Database, Table, create, temporary, widen
+from etl.destinations.tombstones import BEFORE, Tombstones
 from etl.destinations.types import Column
 from etl.destinations.warehouse import Target
 from etl.quoting import quoted
@@ -28,7 +30,7 @@ class ChildMerger:
     """`Writer` for a child table of a merge (`Target.parent`); finished after its parent's.
 
     Batches with a column `NUMBER` say which rows came into the parent's table: their keys (and versions). Those with a
-    column `PARENT` are child rows.
+    column `PARENT` are child rows; those with a column `BEFORE`, tombstones of the parent's rows.
 
     Args:
         database: Opened by the first use.
@@ -40,10 +42,13 @@ class ChildMerger:
         self._database, self._target = database, target
         self._parent_target = replace(parent, scope=None)  # its own merge has looked whether rows belong to it
         self._keys = dict(zip(parent.key, target.key, strict=False))
-        self._came, self._rows = _Stage("came"), _Stage("rows")
+        self._came, self._rows, self._gone = _Stage("came"), _Stage("rows"), Tombstones()
 
     def write(self, rows: pa.RecordBatch) -> None:
         """See `Writer.write`."""
+        if BEFORE in rows.schema.names:
+            self._gone.take(self._parent, rows)
+            return
         stage, table, number = self._came, self._parent, NUMBER
         if PARENT in rows.schema.names:
             stage, table, number = self._rows, self._table, PARENT
@@ -54,7 +59,7 @@ class ChildMerger:
     def finish(self, *, complete: bool = True) -> Loaded:
         """See `Writer.finish`."""
         parent = Table(self._database(), self._parent_target)  # as its own merge has left it
-        inserted = self._replace(parent) if self._came.made else 0
+        inserted = self._replace(parent) if self._came.made or self._gone.made else 0
         if complete and parent.exists and parent.target.delete_missing and not parent.target.soft_delete:
             self._delete_orphans(parent)
         return Loaded(inserted)
@@ -62,13 +67,14 @@ class ChildMerger:
     def _replace(self, parent: Table) -> int:
         """Puts the child rows that came in the place of those that their parents had."""
         table, database = self._table, self._table.database
-        self._keep_newest(parent)
+        losing = self._losing(parent)
         if self._rows.made:
             table.make()
         if not table.exists:
             return 0
         database.lock(table.name)
-        database.run(self._delete_old(parent))
+        for parents in losing:
+            database.run(self._delete_old(parent, parents))
         if not self._rows.made:
             return 0
         names = ", ".join(quoted(column.name) for column in self._rows.columns.values())
@@ -77,12 +83,28 @@ class ChildMerger:
         check_all(self._target.table, database.query(f"SELECT count(*) {counting}")[0][0], inserted)
         return inserted
 
+    def _losing(self, parent: Table) -> list[Name]:
+        """Temporary tables of parents that lose the child rows which they had; what does not count is forgotten.
+
+        Rows that are only marked as deleted keep theirs.
+        """
+        losing = []
+        if self._gone.made:
+            self._gone.settle(parent)
+            losing += [] if parent.target.soft_delete else [self._gone.name]
+        if self._came.made:
+            self._keep_newest(parent)
+            losing.append(self._came.name)
+        return losing
+
     def _keep_newest(self, parent: Table) -> None:
         """Forgets the rows that came and do not count."""
         target, database = parent.target, parent.database
         version = parent.column(target.version) if target.version and parent.has(target.version) else None
         key = [parent.column(name) for name in target.key]
         merge = Merge(parent.name, self._came.name, key, key=key, version=version, dialect=database.dialect)
+        if self._gone.made:
+            database.run(merge.delete_before(self._gone.name, BEFORE))
         database.leave_newest(merge)
         if version:
             stored, came = f"t.{quoted(version.name)}", merge.staged(version)
@@ -91,8 +113,8 @@ class ChildMerger:
                     SELECT 1 FROM {parent.name.sql} AS t WHERE {merge.same_key} AND {stored} IS NOT NULL
                     AND ({came} IS NULL OR {came} < {stored} {version.order}))""")
 
-    def _delete_old(self, parent: Table) -> str:
-        table, came = self._table.name.sql, self._came.name.sql
+    def _delete_old(self, parent: Table, parents: Name) -> str:
+        table, came = self._table.name.sql, parents.sql
         own, theirs = self._own_key, [quoted(parent.column(name).name) for name in self._keys]
         if parent.database.dialect.joined_update:  # MariaDB would look through all that came for each row of the table
             same = " AND ".join(f"t.{one} = {came}.{other}" for one, other in zip(own, theirs, strict=True))

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from etl.destinations.beside import Beside, BesideLoad, Run
 from etl.destinations.children import NUMBER, PARENT, check_all
+from etl.destinations.tombstones import BEFORE
 from etl.destinations.warehouse import Scope, Target, Transaction, open_warehouse
 from etl.pipeline import ChildTable, DatabaseDestination
 from etl.stream import BadRow, ChildRows, Loaded
@@ -85,7 +86,7 @@ class TableDestination(Beside):
 
 
 class TableLoad(BesideLoad):
-    """`ParentLoad`: one transaction of the warehouse."""
+    """`ParentLoad` and `DeletingLoad`: one transaction of the warehouse."""
 
     def __init__(self, transaction: Transaction, target: Target, children: Mapping[str, Target], run: Run) -> None:
         super().__init__(transaction, run)
@@ -112,6 +113,12 @@ class TableLoad(BesideLoad):
             rows = rows.append_column(PARENT, pc.add(children.parents, self._first))
         self._children[children.table].write(rows)
         self._given[children.table] += rows.num_rows
+
+    def delete(self, keys: pa.RecordBatch, before: pa.Array) -> None:
+        """See `DeletingLoad.delete`."""
+        gone = keys.append_column(BEFORE, pc.add(before, self._first))
+        for writer in [self._writer, *self._children.values()]:
+            writer.write(gone)
 
     def quarantine(self, rows: Sequence[BadRow]) -> None:
         """See `Load.quarantine`."""

@@ -39,6 +39,7 @@ class Merge:
         dialect: The database's words.
         current: The column that is true in the one row of a key that counts; None if every row counts.
         kept: Other columns that an update does not write, and that tell nothing about whether a row has changed.
+        mark: The column that has a value in rows which count as deleted; None if there is none.
     """
 
     table: Name
@@ -49,6 +50,7 @@ class Merge:
     dialect: Dialect
     current: Column | None = None
     kept: Sequence[Column] = ()
+    mark: Column | None = None
 
     @property
     def changing(self) -> list[Column]:
@@ -69,6 +71,26 @@ class Merge:
                     FROM {self.stage.sql}
                     WHERE ({names}) IN (SELECT {names} FROM {self.stage.sql} GROUP BY {names} HAVING count(*) > 1)
                 ) AS ranked WHERE place > 1
+            )"""
+
+    def delete_before(self, gone: Name, before: str) -> str:
+        """Deletes the staged rows that came before a tombstone of their key.
+
+        Args:
+            gone: The temporary table with the tombstones' keys.
+            before: Its column that says how many of the staged rows came before each.
+        """
+        row_id, names = self.dialect.row_id, [f"k{number}" for number in range(len(self.key))]
+        keys = ", ".join(f"{_named(column)} AS {name}" for column, name in zip(self.key, names, strict=True))
+        return f"""
+            DELETE FROM {self.stage.sql} WHERE {row_id} IN (
+                SELECT id FROM (
+                    SELECT id, place, max(until) OVER (PARTITION BY {", ".join(names)}) AS latest FROM (
+                        SELECT {keys}, {row_id} AS id, row_number() OVER (ORDER BY {row_id}) AS place, NULL AS until
+                        FROM {self.stage.sql}
+                        UNION ALL SELECT {keys}, NULL, NULL, {quoted(before)} FROM {gone.sql}
+                    ) AS together
+                ) AS ranked WHERE place <= latest
             )"""
 
     @property
@@ -104,6 +126,14 @@ class Merge:
             WHERE {self._matched} AND {where}"""
 
     @property
+    def delete_matches(self) -> str:
+        """Deletes the table's rows that have a staged one."""
+        if self.dialect.joined_update:  # without the JOIN, MariaDB would look through the stage for each of them
+            return f"DELETE t FROM {self.table.sql} AS t JOIN {self.stage.sql} ON {self._matched}"
+        names = _names(self.key)
+        return f"DELETE FROM {self.table.sql} WHERE ({names}) IN (SELECT {names} FROM {self.stage.sql})"
+
+    @property
     def missing(self) -> str:
         """Whether a row of the table has no staged one, in SQL, for a statement that changes the table."""
         stored = [f"{quoted(self.table.parts[-1])}.{_named(column)}" for column in self.key]
@@ -137,11 +167,12 @@ class Merge:
 
     @property
     def outdated(self) -> str:
-        """Whether the table's row is another, and not newer."""
+        """Whether the table's row is another, and not newer; one that counts as deleted is not."""
         if self.version is None:
             return self.different
         stored, staged = f"t.{_named(self.version)}", self.staged(self.version)
-        return f"{self.different} AND ({stored} IS NULL OR {staged} >= {stored} {self.version.order})"
+        deleted = f"t.{_named(self.mark)} IS NOT NULL OR " if self.mark else ""
+        return f"{self.different} AND ({deleted}{stored} IS NULL OR {staged} >= {stored} {self.version.order})"
 
     @property
     def different(self) -> str:

@@ -148,6 +148,18 @@ class Table:
             refuse_outside(self.target.table, fitted, self.column(self.target.scope.column), self.target.scope)
         return fitted
 
+    def fit_keys(self, keys: pa.RecordBatch) -> pa.RecordBatch | None:
+        """Keys alone, in the table's own types and names; None if neither the table nor rows have had their columns."""
+        if any(self.database.key(name) not in self._columns for name in keys.schema.names):
+            return None
+        kept = keep(self.target.table, keys)
+        return fit(self.target.table, kept, {name: self.column(name) for name in keys.schema.names})
+
+    def add(self, name: str, kind: pa.DataType) -> None:
+        """Gives the table a column, if it lacks it, with the next `make`."""
+        if self.database.key(name) not in self._columns:
+            self._columns[self.database.key(name)] = self._new(pa.field(name, kind))
+
     def column(self, name: str) -> Column:
         """The column of that name, as the database compares names."""
         column = self._columns.get(self.database.key(name))

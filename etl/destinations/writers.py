@@ -15,10 +15,13 @@ from etl.destinations.merge import Merge, Merged
 from etl.destinations.names import Name
 from etl.destinations.spool import Spool
 from etl.destinations.sql import Database, Table, create, temporary, widen
+from etl.destinations.tombstones import BEFORE, Tombstones
 from etl.destinations.types import Column
 from etl.destinations.warehouse import IS_CURRENT, VALID_TO, Target, Writer
 from etl.quoting import quoted
 from etl.stream import Loaded
+
+_MOMENT = pa.timestamp("us", "UTC")
 
 
 class Loader:
@@ -69,6 +72,8 @@ class Loader:
 class Merger:
     """`Writer` for merge: rows go into a temporary table, then by key into the table.
 
+    Batches with a column `BEFORE` are tombstones: keys that are deleted (see `etl.destinations.tombstones`).
+
     Args:
         database: Opened by the first use.
         target: The table.
@@ -78,10 +83,14 @@ class Merger:
         self._database, self._target = database, target
         self._now = datetime.now(UTC)
         self._columns: dict[str, Column] = {}
+        self._gone = Tombstones()
 
     def write(self, rows: pa.RecordBatch) -> None:
         """See `Writer.write`."""
         table = self._table
+        if BEFORE in rows.schema.names:
+            self._gone.take(table, rows)
+            return
         fitted = table.fit(self._marked(rows))
         self._check_names(fitted)
         new = {name: table.column(name) for name in fitted.schema.names if name not in self._columns}
@@ -96,26 +105,41 @@ class Merger:
     def finish(self, *, complete: bool = True) -> Loaded:
         """See `Writer.finish`."""
         if not self._columns:
-            return Loaded(inserted=0, deleted=self._delete_all() if complete else 0)
+            return self._only_delete(complete=complete)
         if self._target.history:
             history.refuse_other(self._table)
         self._table.check_named()
         self._table.make()
         self._table.database.lock(self._table.name)
+        deleted = self._delete_gone()
         loaded = self._merge()
         if complete:
-            loaded = replace(loaded, deleted=self._delete_missing())
+            deleted += self._delete_missing()
         self._table.database.run(f"{self._table.database.dialect.drop} {self._stage.sql}")
-        return loaded
+        return replace(loaded, tombstones=self._gone.count(self._table.database), deleted=deleted)
+
+    def _only_delete(self, *, complete: bool) -> Loaded:
+        """What a run does that brought no rows."""
+        table, target = self._table, self._target
+        if self._gone.made:
+            if target.history:
+                history.refuse_other(table)
+            if target.soft_delete:
+                table.add(target.soft_delete, _MOMENT)
+                table.make()
+            table.database.lock(table.name)
+        deleted = self._delete_gone() + (self._delete_all() if complete else 0)
+        return Loaded(inserted=0, tombstones=self._gone.count(table.database), deleted=deleted)
 
     def _merge(self) -> Loaded:
         """Merges the staged rows, each count the database's own.
 
-        First goes what another row of the run supersedes. Then every staged row has one row in the table or none;
-        rows that the table has, unchanged or newer, are not written again.
+        First goes what another row or a tombstone of the run supersedes. Then every staged row has one row in the table
+        or none; rows that the table has, unchanged or newer, are not written again.
         """
         database, merge = self._table.database, self._statements
-        superseded = database.leave_newest(merge)
+        superseded = database.run(merge.delete_before(self._gone.name, BEFORE)) if self._gone.made else 0
+        superseded += database.leave_newest(merge)
         done = self._keep_history(merge) if self._target.history else database.upsert(merge)
         if superseded + done.there + done.inserted != self._staged:
             raise DestinationError(
@@ -128,6 +152,22 @@ class Merger:
     def _keep_history(self, merge: Merge) -> Merged:
         now = self._table.constant(merge.kept[0], [self._now])
         return history.begin_and_close(self._table.database, merge, now)
+
+    def _delete_gone(self) -> int:
+        """Deletes the rows of the table that tombstones name, or marks them as deleted or as no longer current."""
+        table, target = self._table, self._target
+        if not self._gone.made:
+            return 0
+        current = table.column(IS_CURRENT) if target.history else None
+        gone = self._gone.settle(table, current)
+        if current:
+            end = table.column(VALID_TO)
+            return table.database.run(gone.update({end: table.constant(end, [self._now]), current: "FALSE"}, "1 = 1"))
+        if target.soft_delete:
+            mark = table.column(target.soft_delete)
+            values = {mark: table.constant(mark, [self._now])}
+            return table.database.run(gone.update(values, f"t.{quoted(mark.name)} IS NULL"))
+        return table.database.run(gone.delete_matches)
 
     def _delete_missing(self) -> int:
         """Deletes the rows that were not staged; of a table whose rows would all go, none."""
@@ -174,6 +214,8 @@ class Merger:
     def _marked(self, rows: pa.RecordBatch) -> pa.RecordBatch:
         """The rows with the columns that we keep beside theirs: they are there, and current."""
         target = self._target
+        if not rows.num_columns:
+            return rows  # a batch of tombstones, a page without records
         own = history.COLUMNS if target.history else [target.soft_delete] if target.soft_delete else []
         for name in set(own) & set(rows.schema.names):
             raise DestinationError(
@@ -183,7 +225,7 @@ class Merger:
         if target.history and (target.version is None or target.version in rows.schema.names):
             return history.as_current(target.table, rows, target.version, self._now)
         if target.soft_delete:
-            return rows.append_column(target.soft_delete, pa.nulls(rows.num_rows, pa.timestamp("us", "UTC")))
+            return rows.append_column(target.soft_delete, pa.nulls(rows.num_rows, _MOMENT))
         return rows
 
     def _check_names(self, rows: pa.RecordBatch) -> None:
@@ -214,6 +256,7 @@ class Merger:
             dialect=table.database.dialect,
             current=table.column(IS_CURRENT) if target.history else None,
             kept=[table.column(name) for name in history.COLUMNS] if target.history else (),
+            mark=table.column(target.soft_delete) if target.soft_delete else None,
         )
 
     @cached_property

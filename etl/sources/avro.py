@@ -13,6 +13,7 @@ from uuid import UUID
 
 import pyarrow as pa
 
+from etl.sources.keys import ITSELF
 from etl.sources.registered import Head, Registered, UnreadableError, as_json, as_struct
 from integrations.kafka.registry import Schema
 
@@ -34,9 +35,7 @@ class Avro(Registered):
     name = "avro"
 
     def _kind(self, number: int, value: bytes, start: int) -> tuple[str, int]:  # noqa: ARG002  (Protobuf needs it)
-        schema = self.registry.avro(number)
-        if schema is None:
-            raise UnreadableError(f"the registry has no schema {number}")
+        schema = self.schema(number)
         if schema["type"] != "record":
             raise UnreadableError(f"the schema {number} is not one of a record")
         return schema["name"], start
@@ -47,7 +46,7 @@ class Avro(Registered):
         rest = io.BytesIO(value)
         rest.seek(head.start)
         try:
-            record = schemaless_reader(rest, self._schema(head.number), self._schema(self.newest[head.kind]))
+            record = schemaless_reader(rest, self.schema(head.number), self.schema(self.newest[head.kind]))
         except Exception as error:  # noqa: BLE001  (what fastavro makes of damaged bytes is not one kind of error)
             what = f"not a record of the schema {head.number}: {type(error).__name__}: {error}"[:300]
             raise UnreadableError(what) from None
@@ -56,10 +55,30 @@ class Avro(Registered):
         return record
 
     def _columns(self, kind: str, records: Sequence[Any]) -> Mapping[str, pa.Array]:
-        return _fields(records, self._schema(self.newest[kind]))
+        return _fields(records, self.schema(self.newest[kind]))
 
-    def _schema(self, number: int) -> Schema:
-        return self.registry.avro(number) or {}
+    def schema(self, number: int) -> Schema:
+        """The schema of a number.
+
+        Raises:
+            UnreadableError: There is none.
+        """
+        schema = self.registry.avro(number)
+        if schema is None:
+            raise UnreadableError(f"the registry has no schema {number}")
+        return schema
+
+
+class AvroKeys(Avro):
+    """Avro: a record, or one value."""
+
+    def _kind(self, number: int, value: bytes, start: int) -> tuple[str, int]:  # noqa: ARG002  (Protobuf needs it)
+        schema = self.schema(number)
+        return str(schema.get("name", schema["type"])), start
+
+    def _columns(self, kind: str, records: Sequence[Any]) -> Mapping[str, pa.Array]:
+        schema = self.schema(self.newest[kind])
+        return _fields(records, schema) if schema["type"] == "record" else {ITSELF: _column(records, schema)}
 
 
 def _fields(records: Sequence[Any], schema: Schema) -> Mapping[str, pa.Array]:

@@ -57,15 +57,16 @@ def decoder_of(source: StreamSource) -> Decoder:
         case "avro":
             from etl.sources.avro import Avro
 
-            return Avro(_registry(source))
+            return Avro(registry_of(source))
         case "protobuf":
             from etl.sources.protobuf import Protobuf
 
-            return Protobuf(_registry(source))
+            return Protobuf(registry_of(source))
     return Raw()
 
 
-def _registry(source: StreamSource) -> SchemaRegistry:
+def registry_of(source: StreamSource) -> SchemaRegistry:
+    """The registry that a pipeline file names."""
     from etl.client import BUDGET, LIMITS, credential_of
     from integrations.http import HttpClient
     from integrations.kafka.registry import SchemaRegistry, refusal
@@ -82,14 +83,14 @@ def _registry(source: StreamSource) -> SchemaRegistry:
     return SchemaRegistry(client)
 
 
-class _Alone:
+class Alone:
     """What needs nobody to read values."""
 
     def close(self) -> None:
         """Nothing is held open."""
 
 
-class Json(_Alone):
+class Json(Alone):
     """A JSON object a value, with exact numbers (see `Shape`)."""
 
     name = "json"
@@ -114,7 +115,7 @@ class Json(_Alone):
             return Decoded(self._shape.records(records), bad)
 
 
-class Raw(_Alone):
+class Raw(Alone):
     """Bytes as they are."""
 
     name = "raw"
@@ -124,7 +125,7 @@ class Raw(_Alone):
         return Decoded(pa.record_batch({"value": pa.array(values, pa.binary())}))
 
 
-class Csv(_Alone):
+class Csv(Alone):
     """A line of CSV a value, as `etl.sources.delimited` reads lines: text; an empty cell is NULL, a quoted one is not.
 
     Lines that are plain are read together. Those with quotes or line ends are read one by one: no quote that is left

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+from bisect import bisect_left
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -23,7 +24,7 @@ from etl.overlap import check_wanted
 from etl.pipeline import Brokers, StreamSource
 from etl.sources.records import decoder_of
 from etl.sources.rows import BATCH_BYTES
-from etl.stream import BadRow, Batch, Broken, Origin, PartitionLag, State
+from etl.stream import BadRow, Batch, Broken, Origin, PartitionLag, State, Tombstones
 from etl.variables import resolve
 from integrations.kafka.connection import Connection, Tls
 from integrations.kafka.decoding import decode_quickly
@@ -228,6 +229,16 @@ class _Reading:
             for partition, end in self._ends.items()
         ]
 
+    def lag_now(self) -> Sequence[PartitionLag]:
+        """See `Streaming.lag_now`."""
+        try:
+            bounds = self._cluster.bounds(list(self._ends))
+            self._ends = {partition: max(end, bounds[partition].end) for partition, end in self._ends.items()}
+            return self.with_ages()
+        except (IntegrationError, SourceError) as error:
+            logger.warning("how old the unread records are is not known: %s", error.message)
+            return self.lag()
+
     def with_ages(self) -> list[PartitionLag]:
         """As `lag`, with the age of the oldest record that is unread; as far as that can be told in a few seconds."""
         behind = {partition for partition, end in self._ends.items() if self._positions[partition] < end}
@@ -417,20 +428,38 @@ class _Reading:
             bad |= {
                 place: why for place, why in _bad_keys(records).items() if place not in skipped and place not in bad
             }
-        kept = [place for place in range(len(records)) if place not in skipped and place not in bad]
+        deleting = [place for place in gone if place not in bad] if source.tombstones == "delete" else []
+        aside = {*bad, *skipped, *deleting}
+        kept = [place for place in range(len(records)) if place not in aside]
         decoded = self._decoder.decode([records[place].value for place in kept])
         bad |= {kept[place]: (f"source: {self._decoder.name}", what) for place, what in decoded.bad.items()}
-        good = [records[place] for place in kept if place not in bad]
-        places = [record[:3] for record in good]  # what is asked for later must not keep the values in memory
+        good = [place for place in kept if place not in bad]
+        places = [records[place][:3] for place in good]  # what is asked for later must not keep the values in memory
         return Batch(
-            self._with_metadata(decoded.rows, good),
+            self._with_metadata(decoded.rows, [records[place] for place in good]),
             lambda index: _origin(places[index]),
             bad=[_bad_row(records[place], *why) for place, why in sorted(bad.items())],
             filtered=len(skipped),
+            tombstones=self._tombstones(records, deleting, good) if deleting else None,
         )
 
+    def _tombstones(self, records: Sequence[Any], places: Sequence[int], rows: Sequence[int]) -> Tombstones:
+        some = [records[place] for place in places]
+        keys, origins = [record.key for record in some], [record[:3] for record in some]
+        return Tombstones(
+            keys,
+            self._known(some),
+            before=[bisect_left(rows, place) for place in places],
+            bad=lambda index, broken: BadRow(_shown(None, keys[index]), {}, broken, _origin(origins[index])),
+        )
+
+    def _known(self, records: Sequence[Any]) -> dict[str, pa.Array]:
+        return {PREFIX + name: _COLUMNS[name](records) for name in self._source.metadata}
+
     def _with_metadata(self, rows: pa.RecordBatch, records: Sequence[Any]) -> pa.RecordBatch:
-        columns = {PREFIX + name: _COLUMNS[name](records) for name in self._source.metadata}
+        if not records and not rows.num_columns:
+            return rows  # there is no record that tells which columns there are
+        columns = self._known(records)
         if self._source.tombstones == "keep":
             columns[PREFIX + "tombstone"] = pa.array([record.value is None for record in records], pa.bool_())
         for name, column in columns.items():
@@ -526,10 +555,15 @@ def _origin(place: tuple[str, int, int]) -> Origin:
 
 
 def _bad_row(record: Any, rule: str, what: str) -> BadRow:  # noqa: ANN401  (kafka-python has no types)
-    row = {"value": None if record.value is None else record.value.decode("utf-8", "backslashreplace")}
-    if record.value is None and record.key is not None:
-        row["key"] = record.key.decode("utf-8", "backslashreplace")
-    return BadRow(row, {}, [Broken("", rule, what)], _origin(record[:3]))
+    return BadRow(_shown(record.value, record.key), {}, [Broken("", rule, what)], _origin(record[:3]))
+
+
+def _shown(value: bytes | None, key: bytes | None) -> dict[str, str | None]:
+    """A record that is no row, as text; without a value it has nothing but its key."""
+    row = {"value": None if value is None else value.decode("utf-8", "backslashreplace")}
+    if value is None and key is not None:
+        row["key"] = key.decode("utf-8", "backslashreplace")
+    return row
 
 
 def _bad_keys(records: Sequence[Any]) -> dict[int, tuple[str, str]]:

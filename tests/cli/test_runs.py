@@ -178,8 +178,8 @@ def test_a_runs_report_has_stable_keys_for_programs(pivotal: Pivotal) -> None:
     assert answer.err == ""
     assert list(answer.json) == [
         "pipeline", "run_id", "source", "destination", "partition", "extracted", "loaded", "inserted", "updated",
-        "filtered", "quarantined", "deduplicated", "deleted", "expired", "missed", "children", "bytes_read", "seconds",
-        "peak_memory", "state_before", "state_after", "schema", "rows_per_second",
+        "filtered", "quarantined", "deduplicated", "tombstones", "deleted", "expired", "missed", "children",
+        "bytes_read", "seconds", "peak_memory", "state_before", "state_after", "schema", "rows_per_second",
     ]  # fmt: skip
     assert answer.json["schema"] == {"order_id": "int64", "amount": "decimal128(18, 2)", "status": "string"}
 
