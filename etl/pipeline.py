@@ -816,7 +816,7 @@ class StreamSource(Brokers):
     @field_validator("key_format")
     @classmethod
     def _something_reads_keys(cls, form: str, info: ValidationInfo) -> str:
-        if info.data.get("tombstones", "delete") != "delete":
+        if form != "json" and info.data.get("tombstones", "delete") != "delete":
             raise ValueError("`key_format` without `tombstones: delete`; nothing else reads keys: leave it out")
         return form
 

@@ -15,8 +15,9 @@ import duckdb
 import pytest
 
 from assets.pipelines import build_assets
+from assets.report import checks, metadata
 from etl.pipeline import Pipeline
-from etl.stream import Progress
+from etl.stream import PartitionLag, Progress, RunReport
 from events.log import open_log
 from resources.progress import RunProgress
 from schedules.pipelines import build_schedules
@@ -140,6 +141,22 @@ def test_a_materialization_tells_where_every_row_went() -> None:
     )
     lineage = told["dagster/column_lineage"].deps_by_column
     assert [dep.column_name for dep in lineage["double"]] == ["amount"]
+
+
+def test_a_materialization_of_a_stream_tells_what_waits_and_what_was_deleted() -> None:
+    stream = pipeline(source={"type": "stream", "brokers": "localhost:9092", "topics": "t", "tombstones": "delete"})
+    lag = [PartitionLag("t", 0, 7, 9, 12.3456), PartitionLag("t", 1, 5, 5)]
+    report = RunReport("orders", "1", "stream t", "db", extracted=3, inserted=1, tombstones=2, deleted=1, lag=lag)
+
+    told = metadata(stream, dg.AssetKey("t"), report)
+
+    assert (told["tombstones"], told["rows_deleted"]) == (2, 1)
+    assert (told["lag"], told["oldest_unread_seconds"]) == (2, 12.346)
+    head, _, *lines = told["partitions"].value.splitlines()
+    assert head == "| topic | partition | committed | end | lag | oldest unread |"
+    assert lines == ["| t | 0 | 7 | 9 | 2 | 12.3 s |", "| t | 1 | 5 | 5 | 0 |  |"]
+    accounted, _ = checks(report)
+    assert (accounted.passed, accounted.metadata["tombstones"].value) == (True, 2)
 
 
 def test_quarantined_rows_warn_but_do_not_fail() -> None:

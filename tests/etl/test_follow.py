@@ -74,6 +74,22 @@ def test_what_comes_is_loaded_until_it_is_told_to_stop_and_the_next_one_goes_on_
         assert [each.event.data["extracted"] for each in log.read(0, 10)] == [4, 3]
 
 
+def test_tombstones_delete_as_they_come(topics: Topics, backend: Backend) -> None:
+    topic = topics.make()
+    declared = pipeline_of(topics, topic, backend, metadata=["partition"]).model_dump()
+    declared["source"]["tombstones"] = "delete"
+    declared["destination"] |= {"write": "merge", "key": ["id"]}
+    with following(Pipeline.model_validate(declared)) as report:
+        for expected in ([1], [], [1]):
+            topics.send(topic, [{"id": 1} if expected else None], key=b"1")
+            deadline = time.monotonic() + 30
+            while await_rows(backend, len(expected)) != expected and time.monotonic() < deadline:
+                pass
+
+    total = report.result()
+    assert (total.extracted, total.loaded, total.tombstones, total.deleted) == (3, 2, 1, 1)
+
+
 def test_partitions_that_are_added_meanwhile_are_read(
     topics: Topics, backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from cli.pipelines import show_report
 from errors import InvalidRowsError
 from etl.destinations import open_destination
 from etl.pipeline import Pipeline
@@ -75,10 +76,10 @@ def counts(report: RunReport) -> tuple[int, ...]:
 
 
 def test_a_tombstone_deletes_the_row_of_its_key_within_a_run_and_in_a_later_one(
-    topics: Topics, database: Backend
+    topics: Topics, backend: Backend, capsys: pytest.CaptureFixture[str]
 ) -> None:
     topic = topics.make()
-    declared = pipeline(topics, topic, database)
+    declared = pipeline(topics, topic, backend)
     send(topics, topic, (1, {"id": 1}), (2, {"id": 2}), (3, {"id": 3}), (2, None), (9, None), (9, {"id": 9}))
     first = run_pipeline(declared)
     send(topics, topic, (3, None), (1, None), (1, {"id": 1}), (7, None))
@@ -86,7 +87,13 @@ def test_a_tombstone_deletes_the_row_of_its_key_within_a_run_and_in_a_later_one(
     second = run_pipeline(declared)
 
     assert (counts(first), counts(second)) == ((6, 3, 1, 2, 0), (4, 1, 0, 3, 2))
-    assert ids(database) == [1, 9]
+    assert ids(backend) == [1, 9]
+    show_report(second, as_json=False)
+    told = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [line for line in told if line[:1] in (["tombstones"], ["deleted"])] == [
+        ["tombstones", "3"],
+        ["deleted", "2"],
+    ]
 
 
 def test_any_records_in_any_runs_end_as_a_dictionary_does_with_child_tables_too(
