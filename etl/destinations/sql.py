@@ -16,7 +16,7 @@ from errors import DestinationError
 from etl.destinations.merge import Merge, Merged
 from etl.destinations.names import Dialect, Name
 from etl.destinations.scope import bounds, refuse_outside
-from etl.destinations.types import Column, fit, keep, untyped
+from etl.destinations.types import Column, fit, keep, narrowed, untyped
 from etl.destinations.warehouse import VALID_FROM, Bound, Target
 from etl.quoting import literal, quoted
 
@@ -153,7 +153,10 @@ class Table:
         if any(self.database.key(name) not in self._columns for name in keys.schema.names):
             return None
         kept = keep(self.target.table, keys)
-        return fit(self.target.table, kept, {name: self.column(name) for name in keys.schema.names})
+        columns = {name: self.column(name) for name in keys.schema.names}
+        named = zip(kept.schema.names, kept.columns, strict=True)
+        narrow = [narrowed(array, columns[name].type) for name, array in named]
+        return fit(self.target.table, pa.record_batch(narrow, names=kept.schema.names), columns)
 
     def add(self, name: str, kind: pa.DataType) -> None:
         """Gives the table a column, if it lacks it, with the next `make`."""

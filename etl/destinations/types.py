@@ -236,6 +236,16 @@ def by_engine(array: pa.Array, expression: str, label: str) -> pa.Array:
     return result["value"].combine_chunks()
 
 
+def narrowed(array: pa.Array, kind: pa.DataType | None) -> pa.Array:
+    """Integers in a column's own type, where all of them fit: to be looked up there, they need not be what it takes."""
+    if kind is None or not (pa.types.is_integer(array.type) and pa.types.is_integer(kind)):
+        return array
+    try:
+        return array.cast(kind)
+    except pa.ArrowInvalid:
+        return array
+
+
 def untyped(table: str, rows: pa.RecordBatch) -> DestinationError:
     """That no column of the rows has a type, since all their values are NULL."""
     return DestinationError(

@@ -106,6 +106,14 @@ def test_a_key_may_have_several_columns_of_any_name(database: Backend) -> None:
     assert [row["id"] for row in database.rows()] == [3, 4]
 
 
+def test_integers_of_a_key_may_be_wider_than_those_of_the_table(database: Backend) -> None:
+    destination = merging(database)
+    load(destination, rows(id=pa.array([1, 2], pa.int16()), n=[1, 2]))
+
+    assert apply(destination, [(2, None)]).deleted == 1
+    assert there(database) == {1: 1}
+
+
 def test_a_key_of_another_type_than_the_tables_is_told_with_the_way_out(database: Backend) -> None:
     destination = merging(database)
     load(destination, rows(id=[1], n=[1]))
