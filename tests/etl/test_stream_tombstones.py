@@ -52,6 +52,13 @@ def pipeline(topics: Topics, topic: str, backend: Backend, *, key: Sequence[str]
     return Pipeline.model_validate(declared | {"destination": destination | parts.pop("destination", {})} | parts)
 
 
+LINES = {"children": {"order_lines": {"from": "items", "keys": {"id": "order_id"}}}}
+
+
+def lines(backend: Backend) -> list[tuple[Any, Any]]:
+    return [(row["order_id"], row["sku"]) for row in backend.rows("order_lines", order="order_id")]
+
+
 def send(topics: Topics, topic: str, *records: tuple[Any, Any], **where: Any) -> None:
     """Keys and values; bytes as they are, all else as JSON."""
     with topics.producer() as producer:
@@ -106,14 +113,25 @@ def test_any_records_in_any_runs_end_as_a_dictionary_does_with_child_tables_too(
         topics.send(topic, [value], key=json.dumps(id_).encode(), partition=id_ % 3)
         expected.pop(id_, None)
         expected |= {} if value is None else {id_: number}
-    children = {"order_lines": {"from": "items", "keys": {"id": "order_id"}}}
-    declared = pipeline(topics, topic, database, source={"max_records": 23}, transform={"children": children})
+    declared = pipeline(topics, topic, database, source={"max_records": 23}, transform=LINES)
 
     reports = [run_pipeline(declared) for _ in range(4)]
 
     assert [report.extracted for report in reports] == [23, 23, 14, 0]
     assert {row["id"]: row["n"] for row in database.rows()} == expected
-    assert {row["order_id"]: row["sku"] for row in database.rows("order_lines", order="order_id")} == expected
+    assert dict(lines(database)) == expected
+
+
+def test_a_row_that_comes_again_has_its_own_child_rows_whatever_its_version(topics: Topics, backend: Backend) -> None:
+    topic = topics.make()
+    declared = pipeline(topics, topic, backend, destination={"version": "v"}, transform=LINES)
+    send(topics, topic, *((id_, {"id": id_, "v": 5, "items": [{"sku": "old"}]}) for id_ in (1, 2)))
+    run_pipeline(declared)
+    send(topics, topic, (1, {"id": 1, "v": 9, "items": [{"sku": "void"}]}), (1, None), (2, None))
+    send(topics, topic, (1, {"id": 1, "v": 3, "items": [{"sku": "new"}]}))
+
+    assert counts(run_pipeline(declared)) == (4, 1, 1, 2, 2)
+    assert lines(backend) == [(1, "new")]
 
 
 # --- which row a key is of ------------------------------------------------------------------------------------
@@ -290,14 +308,15 @@ def test_a_preview_shows_what_would_be_deleted(topics: Topics, backend: Backend)
 
 def test_rows_are_marked_where_the_destination_says_so(topics: Topics, backend: Backend) -> None:
     topic = topics.make()
-    declared = pipeline(topics, topic, backend, destination={"soft_delete": "gone_at"})
-    send(topics, topic, (1, {"id": 1}), (2, {"id": 2}))
+    declared = pipeline(topics, topic, backend, destination={"soft_delete": "gone_at"}, transform=LINES)
+    send(topics, topic, *((id_, {"id": id_, "items": [{"sku": "a"}]}) for id_ in (1, 2)))
     run_pipeline(declared)
     send(topics, topic, (1, None))
 
     assert run_pipeline(declared).deleted == 1
 
     assert ["gone_at" in row for row in backend.rows()] == [True, False]
+    assert lines(backend) == [(1, "a"), (2, "a")]
 
 
 def test_a_run_tells_how_old_the_oldest_record_is_that_is_still_unread(topics: Topics, backend: Backend) -> None:

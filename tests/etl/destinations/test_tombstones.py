@@ -184,7 +184,7 @@ def _delete_text(destination: Destination) -> None:
 _BATCHES = st.lists(st.lists(st.tuples(st.integers(0, 3), st.none() | st.integers(1, 3)), max_size=8), max_size=3)
 
 
-@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(runs=st.lists(_BATCHES, min_size=1, max_size=3), mode=st.sampled_from(list(MODES)))
 def test_any_changes_in_any_batches_and_runs_end_as_a_dictionary_does(
     database: Backend, runs: list[list[list[Change]]], mode: str
