@@ -136,7 +136,6 @@ class _Wire:
             enable_auto_commit=False,
             auto_offset_reset="none",
             isolation_level="read_committed",
-            allow_auto_create_topics=False,
             fetch_max_bytes=_FETCH_BYTES,
             max_partition_fetch_bytes=_FETCH_BYTES // 4,
             receive_message_max_bytes=_LARGEST,

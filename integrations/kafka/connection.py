@@ -147,6 +147,8 @@ def _wire(failures: list[Exception], wires: list[Any], **options: Any) -> Any:  
         def __init__(self, net: object, **configs: Any) -> None:  # noqa: ANN401
             super().__init__(net, **configs)
             self.cluster.config["retry_backoff_ms"] = _BACKOFF  # otherwise it waits before it looks for a topic
+            # Its clients' own option for this goes nowhere: who reads a topic that was deleted would make it again.
+            self.cluster.config["allow_auto_create_topics"] = False
 
         def get_connection(self, node_id: object, **more: Any) -> Any:  # noqa: ANN401
             connection = super().get_connection(node_id, **more)

@@ -29,7 +29,6 @@ def last_value(connection: Connection, topic: str) -> bytes | None:
         enable_auto_commit=False,
         auto_offset_reset="none",
         isolation_level="read_committed",
-        allow_auto_create_topics=False,
         metrics_enabled=False,
     )
     try:

@@ -17,7 +17,7 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture
 def kafka_url(kafka_brokers: str, project: Path) -> str:
     """A log in a topic that is not there yet; the project's folder has the replica."""
-    return f"kafka://{kafka_brokers}/events.{uuid.uuid4().hex}"
+    return f"kafka://{kafka_brokers}/{project.name}.{uuid.uuid4().hex}"
 
 
 @pytest.fixture

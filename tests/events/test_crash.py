@@ -26,6 +26,7 @@ LOT = 60
 
 WORKER = """
 import logging, os, signal, threading, time
+from contextlib import nullcontext
 import sqlalchemy as sa
 from events.inbox import once
 from events.log import open_log
@@ -38,7 +39,8 @@ file = open(lines, "a", buffering=1)
 def handle(event):
     number = event.data["n"]
     if number == stop_at:
-        with log._lock:  # while it writes nothing: who hangs in a transaction of SQLite holds up everybody
+        # While it writes nothing: who hangs in a transaction of SQLite holds up everybody.
+        with getattr(log, "_lock", nullcontext()):
             signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)  # os.kill would let this thread go on for a bit
     if number == dies_at:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -51,6 +53,7 @@ def handle(event):
 
 limits = {"concurrency": concurrency, "attempts": attempts}
 declared = DurableSubscription(name="mail", types=["test.*"], handler=handle, **limits)
+os.environ["PIVOTAL_ROOT"] = root
 log = open_log(url)
 run(log, [declared], threading.Event(), lease=lease)
 """
@@ -63,7 +66,7 @@ _PROCESSES.set_forkserver_preload(
 Start = Callable[..., BaseProcess]
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
+@pytest.fixture(params=["sqlite", "postgres", "kafka"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return (
         f"sqlite:///{tmp_path}/events.db" if request.param == "sqlite" else str(request.getfixturevalue("postgres_url"))
@@ -79,7 +82,7 @@ def log(url: str) -> Iterator[EventLog]:
 @pytest.fixture
 def effects(url: str, tmp_path: Path) -> Iterator[sa.Engine]:
     """The handlers' own database."""
-    own = f"sqlite:///{tmp_path}/mine.db" if url.startswith("sqlite") else url.replace("://", "+psycopg://")
+    own = url.replace("://", "+psycopg://") if url.startswith("postgres") else f"sqlite:///{tmp_path}/mine.db"
     engine = sa.create_engine(own)
     with engine.begin() as connection:
         connection.execute(sa.text("CREATE TABLE effects (number INTEGER)"))
@@ -95,8 +98,8 @@ def lines(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def start(url: str, effects: sa.Engine, lines: Path) -> Iterator[Start]:
-    """Starts a worker."""
+def start(url: str, effects: sa.Engine, lines: Path, tmp_path: Path) -> Iterator[Start]:
+    """Starts a worker; with a log in Kafka, as if on a machine of its own."""
     processes: list[BaseProcess] = []
 
     def started(
@@ -110,6 +113,7 @@ def start(url: str, effects: sa.Engine, lines: Path) -> Iterator[Start]:
     ) -> BaseProcess:
         own = effects.url.render_as_string(hide_password=False)
         names = {"url": url, "effects": own, "lines": str(lines), "lease": lease}
+        names["root"] = str(tmp_path / str(len(processes)))
         names |= {
             "concurrency": concurrency,
             "stop_at": stop_at,

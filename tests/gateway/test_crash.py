@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
@@ -256,6 +257,27 @@ def test_postgresql_that_goes_away_under_load_is_503_until_it_is_back(
     assert_only_asked_to_come_back(load)
     assert_all_are_there_once(load.acknowledged, postgres_url)
     tell(f"PostgreSQL {end.__name__} {ABSENCES} times", load.acknowledged)
+
+
+def test_kafka_that_goes_away_under_load_is_503_until_it_is_back(
+    start: Start, kafka_brokers: str, kafka_process: ServerProcess, project: Path
+) -> None:
+    url = f"kafka://{kafka_brokers}/{project.name}.{uuid.uuid4().hex}?timeout=2"
+    child = start(url)
+    load = Load(child.port)
+    with load.running():
+        for _ in range(ABSENCES):
+            load.wait_for(random.randint(20, 300))
+            refused = len(load.other_answers)
+            kafka_process.kill()
+            load.wait_for_refusals(refused + 1)
+            kafka_process.start()
+        load.wait_for(50)
+        load.over.set()
+
+    assert_only_asked_to_come_back(load)
+    assert_all_are_there_once(load.acknowledged, url)
+    tell(f"Kafka killed {ABSENCES} times", load.acknowledged)
 
 
 @pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="prlimit (Linux) is missing: no disk can be made full")

@@ -20,7 +20,8 @@ def open_log(url: str) -> KafkaEventLog:
 
     Args:
         url: `kafka://host:9092,host:9092/topic`; with `user:password@` for SASL; `?mechanism=` is SASL's (PLAIN),
-            `tls=true` asks for TLS, `ca=`, `certificate=` and `key=` name its PEM files.
+            `tls=true` asks for TLS, `ca=`, `certificate=` and `key=` name its PEM files; `timeout=` is how many
+            seconds the brokers may be away (10) before a call fails.
 
     Raises:
         EventLogError: The URL is wrong, or the log cannot be opened.
@@ -30,16 +31,18 @@ def open_log(url: str) -> KafkaEventLog:
     user, _, password = credentials.partition(":")
     topic = parts.path.removeprefix("/")
     asked = dict(parse_qsl(parts.query))
-    if unknown := asked.keys() - {"mechanism", "tls", *_FILES}:
-        raise _wrong(f"knows no parameter {min(unknown)!r}")
+    if unknown := asked.keys() - {"mechanism", "tls", "timeout", *_FILES}:
+        raise _wrong(f"has an unknown parameter, {min(unknown)!r}")
     if not brokers or not re.fullmatch(r"[a-zA-Z0-9._-]{1,200}", topic):
         raise _wrong("names no brokers, or no topic")
     if (mechanism := _MECHANISMS.get(asked.get("mechanism", "PLAIN"))) is None:
-        raise _wrong(f"knows no mechanism {asked['mechanism']!r}")
+        raise _wrong(f"has an unknown mechanism, {asked['mechanism']!r}")
+    if not re.fullmatch(r"[1-9]\d{0,3}", timeout := asked.get("timeout", "10")):
+        raise _wrong(f"has a timeout that is no number of seconds, {timeout!r}")
     secured = asked.get("tls") == "true" or any(name in asked for name in _FILES)
     files = {name: str(get_settings().path(asked[name])) for name in _FILES if name in asked}
     connection = Connection(
-        brokers, unquote(user), unquote(password), mechanism, Tls(**files) if secured else None, timeout=10.0
+        brokers, unquote(user), unquote(password), mechanism, Tls(**files) if secured else None, timeout=float(timeout)
     )
     return KafkaEventLog(connection, topic, get_settings().path(f"data/{topic}.db"))
 

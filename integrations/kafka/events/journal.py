@@ -24,7 +24,6 @@ _LINGER = 1000
 READING: Mapping[str, Any] = {
     "enable_auto_commit": False,
     "auto_offset_reset": "none",
-    "allow_auto_create_topics": False,
     "metrics_enabled": False,
     "fetch_max_bytes": _REQUEST_BYTES,
     "receive_message_max_bytes": 4 * _REQUEST_BYTES,

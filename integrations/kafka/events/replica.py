@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -175,9 +175,9 @@ class _Applying:
             reason = error.errors(include_url=False, include_input=False)[0]["msg"]
             logger.warning("a record of the event log is no event", extra={"offset": record.offset, "reason": reason})
             return
-        # A broker's clock may be set back, and counts milliseconds: a time stands for one place in the log.
+        # A broker's clock may be set back: the times are in the order of the sequences all the same.
         at = datetime.fromtimestamp(record.timestamp / 1000, UTC)
-        self._last = max(at, self._last + timedelta(microseconds=1))
+        self._last = max(at, self._last)
         key = event.metadata.source, event.metadata.dedupe_key
         moment = self._last.isoformat(timespec="microseconds")
         row = (sequence, event.id, event.type, *key, record.value.decode(), moment)
