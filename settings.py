@@ -33,7 +33,8 @@ class Settings(BaseSettings):
     )
     lake: str = Field("data/lake", description="Folder under which file destinations of the demo are written.")
     events_url: str = Field(
-        "sqlite:///data/events.db", description="The event log: sqlite:///file or postgresql://..., a database's URL."
+        "sqlite:///data/events.db",
+        description="The event log: sqlite:///file, postgresql://..., a database's URL, or kafka://host:9092/topic.",
     )
     events_keep: int | None = Field(
         None,

@@ -44,7 +44,7 @@ def open_log(url: str) -> KafkaEventLog:
     connection = Connection(
         brokers, unquote(user), unquote(password), mechanism, Tls(**files) if secured else None, timeout=float(timeout)
     )
-    return KafkaEventLog(connection, topic, get_settings().path(f"data/{topic}.db"))
+    return KafkaEventLog(connection, topic, get_settings().path(f"data/kafka/{topic}.db"))
 
 
 def _wrong(what: str) -> EventLogError:
