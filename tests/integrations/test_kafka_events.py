@@ -22,7 +22,7 @@ from events.log import open_log
 from integrations.kafka.connection import Connection
 from integrations.kafka.events.changes import TABLES, Drafts
 from integrations.kafka.events.log import KafkaEventLog
-from integrations.kafka.events.replica import CHANGE, records_of
+from integrations.kafka.events.replica import CHANGE, WITH, records_of
 from tests.events.samples import event
 from tests.services.kafka_broker import PASSWORD, USER, Kafka
 from tests.services.process import ServerProcess
@@ -230,16 +230,18 @@ def test_a_topic_that_is_made_anew_is_another_log(machine: Machine, topics: Topi
 # --- what others write -----------------------------------------------------------------------------------------------
 
 
-def test_a_record_that_is_no_event_is_passed_over(
+def test_a_record_that_is_neither_an_event_nor_a_change_is_passed_over(
     machine: Machine, topics: Topics, topic: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     log = machine()
     with caplog.at_level(logging.WARNING):
         topics.send(topic, [b"hello", None, {"type": "test.happened"}], key=b"k")
+        topics.send(topic, [b"hello", None, [], {"rows": []}], key=b"k", headers=[(CHANGE, b"1")])
+        topics.send(topic, [b"hello"], headers=[(WITH, b"one")])
         log.publish([event(n=1)])
 
         assert values(log) == [1]
-    assert [record.__dict__["offset"] for record in caplog.records] == [0, 1, 2]
+    assert [record.__dict__["offset"] for record in caplog.records] == list(range(8))
 
 
 def test_a_change_of_a_newer_version_is_told_of(machine: Machine, topics: Topics, topic: str) -> None:

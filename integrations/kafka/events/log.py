@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -53,11 +53,13 @@ class KafkaEventLog:
     def __init__(self, connection: Connection, topic: str, path: Path) -> None:
         self._label = f"kafka://{connection.brokers}/{topic}"
         self._closed = False
-        with self._telling("opened"):
-            self._journal = Journal(connection, topic)
-        self._replica = Replica(path)
-        self._drafts = Drafts(path)
-        self._follower = Follower(self._journal, self._replica)
+        with ExitStack() as opened:
+            with self._telling("opened"):
+                self._journal = opened.enter_context(closing(Journal(connection, topic)))
+            self._replica = opened.enter_context(closing(Replica(path)))
+            self._drafts = opened.enter_context(closing(Drafts(path)))
+            self._follower = opened.enter_context(closing(Follower(self._journal, self._replica)))
+            self._opened = opened.pop_all()
 
     def publish(self, events: Sequence[Event]) -> list[bool]:
         """See `EventLog.publish`."""
@@ -89,8 +91,7 @@ class KafkaEventLog:
         head = self.head()
         while head <= after and (left := deadline - time.monotonic()) > 0:
             self._follower.wait(self._follower.position + 1, left)
-            self._check_open()
-            head = self._replica.file.head()
+            head = self.head()
         return head
 
     def before(self, moment: datetime) -> int:
@@ -159,12 +160,8 @@ class KafkaEventLog:
 
     def close(self) -> None:
         """See `EventLog.close`."""
-        if not self._closed:
-            self._closed = True
-            self._follower.close()
-            self._drafts.close()
-            self._replica.close()
-            self._journal.close()
+        self._closed = True
+        self._opened.close()
 
     def current(self) -> SqliteEventLog:
         """The replica, with all that was in the topic a moment ago."""

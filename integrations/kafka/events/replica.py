@@ -12,8 +12,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from errors import EventLogError
 from events.envelope import Event
 from events.log import encode
@@ -152,35 +150,30 @@ class _Applying:
         sequence, headers = record.offset + 1, dict(record.headers)
         if sequence <= self._restored and not (CHANGE not in headers and snapshot.has(self._connection, sequence)):
             return
-        if CHANGE in headers:
-            self._change(headers[CHANGE], record.value, sequence)
-        elif WITH not in headers or self._held(sequence - int(headers[WITH])):
-            self._append(record, sequence)
-
-    def _change(self, written: bytes, value: bytes, sequence: int) -> None:
-        if written != _VERSION:
+        if headers.get(CHANGE, _VERSION) != _VERSION:
             raise EventLogError(
-                f"record {sequence - 1} of the event log was written by a newer version of this project",
+                f"record {record.offset} of the event log was written by a newer version of this project",
                 hint="install that version",
             )
-        changes.apply(self._connection, Change.decode(value), sequence)
+        try:
+            if CHANGE in headers:
+                changes.apply(self._connection, Change.decode(record.value), sequence)
+            elif WITH not in headers or self._held(sequence - int(headers[WITH])):
+                self._append(record, Event.model_validate_json(record.value or b""))
+        except (ValueError, TypeError) as error:  # somebody else wrote it: it is nothing for everybody alike
+            told = {"offset": record.offset, "reason": f"{type(error).__name__}: {error}".splitlines()[0]}
+            logger.warning("a record of the event log is neither an event nor a change", extra=told)
 
     def _held(self, position: int) -> bool:
         return bool(self._connection.execute("SELECT 1 FROM accepted WHERE position = ?", (position,)).fetchone())
 
-    def _append(self, record: Any, sequence: int) -> None:  # noqa: ANN401
-        try:
-            event = Event.model_validate_json(record.value or b"")
-        except ValidationError as error:
-            reason = error.errors(include_url=False, include_input=False)[0]["msg"]
-            logger.warning("a record of the event log is no event", extra={"offset": record.offset, "reason": reason})
-            return
+    def _append(self, record: Any, event: Event) -> None:  # noqa: ANN401
         # A broker's clock may be set back: the times are in the order of the sequences all the same.
         at = datetime.fromtimestamp(record.timestamp / 1000, UTC)
         self._last = max(at, self._last)
         key = event.metadata.source, event.metadata.dedupe_key
         moment = self._last.isoformat(timespec="microseconds")
-        row = (sequence, event.id, event.type, *key, record.value.decode(), moment)
+        row = (record.offset + 1, event.id, event.type, *key, record.value.decode(), moment)
         self._connection.execute(_INSERT, row)
 
 
