@@ -237,47 +237,41 @@ def test_a_disk_that_fills_up_under_load_is_503_until_there_is_space(start: Star
     assert_all_are_there_once(load.acknowledged, url)
 
 
-@pytest.mark.timeout(120 + 10 * ABSENCES)
-@pytest.mark.parametrize("end", [ServerProcess.stop, ServerProcess.kill], ids=["restarted", "killed"])
-def test_postgresql_that_goes_away_under_load_is_503_until_it_is_back(
-    start: Start, postgres_url: str, postgres_process: ServerProcess, end: Callable[[ServerProcess], None]
+def assert_absences_are_503(
+    start: Start, url: str, server: ServerProcess, end: Callable[[ServerProcess], None]
 ) -> None:
-    child = start(postgres_url)
-    load = Load(child.port)
-    with load.running():
-        for _ in range(ABSENCES):
-            load.wait_for(random.randint(20, 300))
-            refused = len(load.other_answers)
-            end(postgres_process)
-            load.wait_for_refusals(refused + 1)
-            postgres_process.start()
-        load.wait_for(50)
-        load.over.set()
-
-    assert_only_asked_to_come_back(load)
-    assert_all_are_there_once(load.acknowledged, postgres_url)
-    tell(f"PostgreSQL {end.__name__} {ABSENCES} times", load.acknowledged)
-
-
-def test_kafka_that_goes_away_under_load_is_503_until_it_is_back(
-    start: Start, kafka_brokers: str, kafka_process: ServerProcess, project: Path
-) -> None:
-    url = f"kafka://{kafka_brokers}/{project.name}.{uuid.uuid4().hex}?timeout=2"
+    """What keeps the log goes away under load, and comes back."""
     child = start(url)
     load = Load(child.port)
     with load.running():
         for _ in range(ABSENCES):
             load.wait_for(random.randint(20, 300))
             refused = len(load.other_answers)
-            kafka_process.kill()
+            end(server)
             load.wait_for_refusals(refused + 1)
-            kafka_process.start()
+            server.start()
         load.wait_for(50)
         load.over.set()
 
     assert_only_asked_to_come_back(load)
     assert_all_are_there_once(load.acknowledged, url)
-    tell(f"Kafka killed {ABSENCES} times", load.acknowledged)
+    tell(f"{url.partition(':')[0]} {end.__name__} {ABSENCES} times", load.acknowledged)
+
+
+@pytest.mark.timeout(120 + 10 * ABSENCES)
+@pytest.mark.parametrize("end", [ServerProcess.stop, ServerProcess.kill], ids=["restarted", "killed"])
+def test_postgresql_that_goes_away_under_load_is_503_until_it_is_back(
+    start: Start, postgres_url: str, postgres_process: ServerProcess, end: Callable[[ServerProcess], None]
+) -> None:
+    assert_absences_are_503(start, postgres_url, postgres_process, end)
+
+
+@pytest.mark.timeout(120 + 20 * ABSENCES)
+def test_kafka_that_goes_away_under_load_is_503_until_it_is_back(
+    start: Start, kafka_brokers: str, kafka_process: ServerProcess, project: Path
+) -> None:
+    url = f"kafka://{kafka_brokers}/{project.name}.{uuid.uuid4().hex}?timeout=2"
+    assert_absences_are_503(start, url, kafka_process, ServerProcess.kill)
 
 
 @pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="prlimit (Linux) is missing: no disk can be made full")
