@@ -57,6 +57,10 @@ def open_log(url: str) -> EventLog:
     )
 
 
+class UnwritableError(EventLogError):
+    """An event holds what JSON, or UTF-8, cannot say, or is nested so deep that nobody could read it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Recorded:
     """An event in the log.
@@ -210,7 +214,7 @@ def encode(event: Event) -> str:
     """An event's JSON.
 
     Raises:
-        EventLogError: It holds what JSON, or UTF-8, cannot say, or is nested so deep that nobody could read it.
+        UnwritableError: It cannot be written as JSON that can be read.
     """
     try:
         text = event.model_dump_json()
@@ -219,7 +223,7 @@ def encode(event: Event) -> str:
         if "NaN" in text or "Infinity" in text:  # in a string, too
             _refuse_what_is_no_number(text)
     except ValueError as error:
-        raise EventLogError(
+        raise UnwritableError(
             f"event {event.type} ({event.metadata.dedupe_key!r}) cannot be written as JSON: {error}"
         ) from error
     return text

@@ -15,6 +15,15 @@ from events.envelope import Event
 JSON = frozenset({"application/json"})
 
 
+def media_type(headers: Headers) -> str:
+    """What a request's body is, without parameters, in lower case.
+
+    Args:
+        headers: The request's.
+    """
+    return headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
 @dataclass(frozen=True, slots=True)
 class Hook:
     """A webhook's request.
@@ -31,8 +40,8 @@ class Hook:
 
     @property
     def content_type(self) -> str:
-        """The body's type, without parameters, in lower case."""
-        return self.headers.get("content-type", "").partition(";")[0].strip().lower()
+        """See `media_type`."""
+        return media_type(self.headers)
 
     @property
     def query(self) -> Mapping[str, str]:

@@ -19,9 +19,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from errors import EventLogError
 from events.group import GroupCommit
-from events.log import EventLog
+from events.log import EventLog, UnwritableError
 from gateway import metrics
-from gateway.provider import Hook, Provider
+from gateway.provider import Hook, Provider, media_type
 from gateway.providers import providers
 from gateway.refusal import RETRY_AFTER, RefusedError
 from settings import Settings
@@ -89,14 +89,13 @@ class Receiver:
 
     async def _taken(self, provider: Provider, scope: Scope, receive: Receive) -> Response:
         headers = Headers(scope=scope)
-        hook = Hook(self._url(scope, headers), headers, b"")
         if scope["method"] != "POST":
             raise RefusedError(405, f"{scope['method']} for POST")
-        if provider.content_types and hook.content_type not in provider.content_types:
+        if provider.content_types and media_type(headers) not in provider.content_types:
             raise RefusedError(415, f"the content type is not {' or '.join(sorted(provider.content_types))}")
         with ExitStack() as held:
             body = await self._body(headers, receive, provider, held)
-            return await self._received(provider, Hook(hook.url, headers, body))
+            return await self._received(provider, Hook(self._url(scope, headers), headers, body))
 
     async def _body(self, headers: Headers, receive: Receive, provider: Provider, held: ExitStack) -> bytes:
         limit, body, more, large = provider.body_limit, bytearray(), True, False
@@ -179,6 +178,8 @@ def _json(status: int, told: Mapping[str, object], headers: Mapping[str, str] | 
 def _as_refusal(error: Exception) -> RefusedError:
     if isinstance(error, RefusedError):
         return error
+    if isinstance(error, UnwritableError):  # its message names what the sender sent
+        return RefusedError(400, "the body holds a number beyond all measure, or is nested too deep")
     if isinstance(error, EventLogError):
         return RefusedError(503, error.message, hint=error.hint)
     logger.error("webhook failed", exc_info=error)

@@ -60,6 +60,7 @@ TW_SIGNATURE = "X-Twilio-Signature"
 TEXT = {"Content-Type": "text/plain"}
 NOW = int(time.time())
 ENDLESS, MINUS = b'{"a": 1e400}', b'{"a": [-%s.5]}' % (b"9" * 400)
+NEARLY_TOO_DEEP = b'{"id":"evt_1","type":"a","x":' + b"[" * 200 + b"]" * 200 + b"}"
 DEEP = b'{"id":"evt_1","type":"a","x":' + b"[" * 5000 + b"]" * 5000 + b"}"
 
 
@@ -220,6 +221,7 @@ STRIPE = {
     "no type": Case(lambda: stripe(b'{"id": "evt_1"}'), 400, "no 'type'"),
     "not a number": Case(lambda: stripe(b'{"id": "evt_1", "type": "a", "x": NaN}'), 400, "not JSON"),
     "nested without end": Case(lambda: stripe(DEEP[:BODY_LIMIT]), 400, "not JSON"),
+    "nested a level too deep to be kept": Case(lambda: stripe(NEARLY_TOO_DEEP), 400, "nested too deep"),
     "half a character, escaped": Case(lambda: stripe(rb'{"id": "\ud800", "type": "a"}'), 400, "not JSON"),
     "a form": Case(lambda: stripe(EVENT, Content_Type="application/x-www-form-urlencoded"), 415, "content type"),
     "text": Case(lambda: stripe(EVENT, Content_Type="text/plain"), 415, "content type"),
