@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Awaitable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -30,15 +31,17 @@ class Correlation:
             return
         request_id = _given(scope) or new_id()
 
-        async def send_with_id(message: Message) -> None:
+        def send_with_id(message: Message) -> Awaitable[None]:
             if message["type"] == "http.response.start":
                 message["headers"] = [*message.get("headers", ()), (_HEADER, request_id.encode())]
-            await send(message)
+            return send(message)
 
         with caused_by(Cause(correlation_id=request_id)):
             await self._app(scope, receive, send_with_id)
 
 
 def _given(scope: Scope) -> str | None:
-    given = next((value for name, value in scope["headers"] if name == _HEADER), b"")
-    return given.decode() if _FIT.fullmatch(given) else None
+    for name, value in scope["headers"]:
+        if name == _HEADER:
+            return value.decode() if _FIT.fullmatch(value) else None
+    return None

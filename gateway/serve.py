@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import closing
 
 import uvicorn
-from starlette.applications import Starlette
+from starlette.types import ASGIApp
 
 from errors import PivotalError
 from events.log import open_log
@@ -41,7 +41,7 @@ def serve(settings: Settings) -> None:
             ) from None
 
 
-def configured(app: Starlette, settings: Settings) -> uvicorn.Config:
+def configured(app: ASGIApp, settings: Settings) -> uvicorn.Config:
     """How the gateway runs uvicorn.
 
     Args:
