@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, ClassVar
 import httptools
 from pydantic_core import to_json
 from starlette.responses import Response
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from gateway import metrics
 from gateway.refusal import RETRY_AFTER, RefusedError
@@ -23,11 +23,38 @@ from settings import Settings
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
+    from uvicorn._types import ASGI3Application
 
 logger = logging.getLogger(__name__)
 
 _PROGRESS = 1_048_576
 """Bytes of a body with which its clock starts anew."""
+
+
+class _Whole(Transport):
+    """Where uvicorn writes one answer: its head waits for its body, to be one packet with it.
+
+    Written apart they are two, and two calls of the system: nothing may wait to be written (see `connection_made`).
+    """
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self._head: bytes | None = None
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        if self._head is None and not bytes(data).startswith(b"HTTP/1.1 100 "):
+            self._head = bytes(data)
+        else:
+            self._transport.write((self._head or b"") + data)
+            self._head = b""
+
+    def close(self) -> None:
+        if self._head:
+            self._transport.write(self._head)
+        self._transport.close()
+
+    def is_closing(self) -> bool:
+        return self._transport.is_closing()
 
 
 class LimitedProtocol(HttpToolsProtocol):
@@ -106,6 +133,11 @@ class LimitedProtocol(HttpToolsProtocol):
         self._check_head()
         super().on_headers_complete()
         self.headers = []  # what follows the body are no headers, whatever they are called
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        if cycle.scope["method"] != "HEAD":  # whose answer is a head alone
+            cycle.transport = _Whole(cycle.transport)
+        super()._start_asgi_task(cycle, app)
 
     def on_body(self, body: bytes) -> None:
         """A part of the body."""

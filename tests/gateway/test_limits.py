@@ -214,6 +214,15 @@ def test_what_is_wrong_in_the_body_of_a_second_request_is_not_told_in_the_place_
     assert statuses(answers) in ([], [200])
 
 
+def test_an_answer_that_is_a_head_alone_does_not_wait_for_its_body(usual: Gateway) -> None:
+    with connected(usual.port) as connection:
+        connection.sendall(request("HEAD", "/healthz", {}) + request("GET", "/healthz", {"Connection": "close"}))
+        answers = rest(connection)
+
+    assert statuses(answers) == [200, 200]
+    assert answers.count(b'{"status":"ok"}') == 1
+
+
 def test_who_asks_first_whether_to_send_is_told(usual: Gateway) -> None:
     raw = stripe(Expect="100-continue")
     head, separator, body = raw.partition(b"\r\n\r\n")
